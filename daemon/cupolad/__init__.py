@@ -1,0 +1,1 @@
+"""cupolad: the root daemon of cupola."""
