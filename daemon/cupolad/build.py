@@ -1,0 +1,123 @@
+"""One build: the place, and the only one, where the five steps are joined.
+
+    bundle → spec → inputs → runc → ingest
+
+Every resource is a context manager, so the way back is the way here, whatever happened on it.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cupola.errors import BuildError
+from cupola.messages import BuildOutput, BuildUsage
+from cupolad import bundle, ingest, inputs
+from cupolad.host.cgroups import Cgroup, CgroupLimits, Hierarchies
+from cupolad.host.uids import UidPool
+from cupolad.layout import BUILD_UID, Layout
+from cupolad.logs import BuildLog
+from cupolad.request import ValidRequest
+from cupolad.runc import Exit, RunLimits, Runtime
+from cupolad.spec import SandboxSettings, make_spec
+from cupolad.workers.pool import WorkerPool
+
+_TAIL_LINES: Final = 20
+_TAIL_BYTES: Final = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Directories that all builds share."""
+
+    state: Path
+    bundles: Path
+    stage: Path
+
+
+@dataclass(frozen=True, slots=True)
+class BuildLimits:
+    """What one build may use."""
+
+    group: CgroupLimits
+    run: RunLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Runs builds, with what all of them share."""
+
+    places: Places
+    runtime: Runtime
+    hierarchies: Hierarchies
+    group: str
+    """The cgroup below which each build has its own."""
+    uids: UidPool
+    input_servers: WorkerPool
+    ingesters: WorkerPool
+
+    async def build(
+        self,
+        build_id: str,
+        valid: ValidRequest,
+        settings: SandboxSettings,
+        limits: BuildLimits,
+        log: BuildLog,
+    ) -> tuple[tuple[BuildOutput, ...], BuildUsage]:
+        """Run one build; its outputs, stored, and what it used."""
+        request = valid.request
+        layout = Layout.plan(
+            build_id,
+            self.places.bundles,
+            self.places.stage,
+            valid.inputs_dir,
+            request.inputs,
+            valid.scratch_paths,
+        )
+        cgroup = Cgroup(self.hierarchies, f"{self.group}/{build_id}")
+        with self.uids.lease() as uids:
+            async with bundle.created(layout, request, uids):
+                async with inputs.mounted(
+                    layout, self.places.state, uids.base, self.input_servers
+                ) as mount:
+                    settings = replace(settings, limits=limits.group)
+                    spec = make_spec(request, layout, uids, settings, cgroup.path)
+                    await bundle.write_config(layout, spec)
+                    end = await self.runtime.run(
+                        layout,
+                        cgroup,
+                        limits.group,
+                        limits.run,
+                        uids.host(BUILD_UID),
+                        log,
+                        mount.failed,
+                    )
+                    await mount.check()
+                await _check_exit(end, log)
+                outputs = await ingest.ingest(
+                    layout, valid.outputs, request.refscan_needles, uids, self.ingesters
+                )
+        return outputs, end.usage
+
+
+async def _check_exit(end: Exit, log: BuildLog) -> None:
+    """Raise `build_failed` unless the build's program ended well."""
+    if end.code == 0:
+        return
+    if end.code is not None:
+        how = f"exited with code {end.code}"
+    else:
+        assert end.signal is not None
+        how = f"was killed by {signal.Signals(end.signal).name}"
+    tail = await trio.to_thread.run_sync(log.tail, _TAIL_LINES, _TAIL_BYTES)
+    raise BuildError(
+        "build_failed",
+        f"the build's program {how}",
+        exit_code=end.code,
+        signal=end.signal,
+        log_tail=tail,
+    )

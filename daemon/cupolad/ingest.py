@@ -1,0 +1,61 @@
+"""The fifth step: asks a helper to turn the outputs into nodes, and tells whose fault it was if not.
+
+The daemon reads nothing below a scratch directory itself; see `workers/outputs.py` for the walk.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from cupola import errors, wire
+from cupola.errors import CupolaError, infrastructure
+from cupola.messages import BuildOutput
+from cupolad.host.uids import UidRange
+from cupolad.layout import Layout
+from cupolad.paths import SandboxPath
+from cupolad.workers.pool import WorkerPool
+
+_log = logging.getLogger(__name__)
+
+ROLE: Final = "cupolad.workers.outputs:serve"
+
+
+async def ingest(
+    layout: Layout,
+    outputs: Sequence[SandboxPath],
+    needles: Sequence[bytes],
+    uids: UidRange,
+    pool: WorkerPool,
+) -> tuple[BuildOutput, ...]:
+    """The outputs of a build whose processes are all gone, durably stored, in their order."""
+    places = []
+    for path in outputs:
+        found = layout.locate(path)
+        assert found is not None, "request.py lets outputs lie below scratch paths only"
+        scratch, relative = found
+        places.append(
+            {"scratch": str(scratch.source), "path": relative.encode(), "shown": str(path)}
+        )
+    async with pool.worker() as worker:
+        await worker.send({"owner": uids.base, "outputs": places, "needles": list(needles)})
+        answer = await worker.receive()
+    if "done" not in answer:
+        raise _error(layout.build_id, answer)
+    return tuple(
+        BuildOutput(str(path), wire.decode_node(found["node"]), tuple(found["needles"]))
+        for path, found in zip(outputs, answer["done"], strict=True)
+    )
+
+
+def _error(build_id: str, answer: dict[str, dict[str, object]]) -> CupolaError:
+    if "error" in answer:
+        told = answer["error"]
+        return errors.from_code(str(told["code"]), str(told["message"]), told["details"])  # type: ignore[arg-type]
+    fault = answer["fault"]
+    _log.error("build %s: ingest failed: %s", build_id, fault)
+    if fault["errno"] in (errno.ENOSPC, errno.EDQUOT):
+        return infrastructure("the store's disk is full; tell the administrator", retryable=True)
+    return infrastructure("the outputs could not be stored", retryable=True)

@@ -1,0 +1,127 @@
+"""The third step: a build's inputs as a read-only FUSE mount, served by a process of its own.
+
+The daemon mounts, watches and unmounts; it never touches a path below the mount, because a
+request that nobody answers would hang it.  If the server is stuck or dead, the connection is
+aborted, the process killed and the mount detached, in this order, and that build alone fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cupola import wire
+from cupola.errors import infrastructure
+from cupolad.host import files, kernel, mounts
+from cupolad.layout import Layout
+from cupolad.workers.pool import WorkerPool
+from cupolad.workers.process import Worker
+
+_log = logging.getLogger(__name__)
+
+ROLE: Final = "cupolad.workers.fuse:serve"
+
+_REPORT_SECONDS: Final = 10
+_UNMOUNT_SECONDS: Final = 15
+_MAX_READ: Final = 128 * 1024
+
+
+class MountedInputs:
+    """A live input mount; `server` is None where the build has no inputs."""
+
+    def __init__(self, server: Worker | None) -> None:
+        self._server = server
+        self.bytes_read = 0
+
+    async def failed(self) -> None:
+        """Return when the server is dead; wait for ever while it lives."""
+        if self._server is None:
+            await trio.sleep_forever()
+        else:
+            await self._server.ended()
+
+    async def check(self) -> None:
+        """Ask the server how it went, after the build has ended.
+
+        `infrastructure` if it met a single error that a build could have noticed, or is gone.
+        """
+        if self._server is None:
+            return
+        with trio.move_on_after(_REPORT_SECONDS):
+            await self._server.send({})
+            report = await self._server.receive()
+            self.bytes_read = report["bytes_read"]
+            if report["fault_count"]:
+                _log.error("inputs: %d faults: %s", report["fault_count"], report["faults"])
+                raise infrastructure(
+                    f"{report['fault_count']} accesses to the inputs failed in the daemon;"
+                    " the store may be damaged, tell the administrator",
+                    retryable=False,
+                )
+            return
+        raise infrastructure("the server of the inputs does not answer", retryable=True)
+
+
+@asynccontextmanager
+async def mounted(
+    layout: Layout, state: Path, owner: int, pool: WorkerPool
+) -> AsyncIterator[MountedInputs]:
+    """The inputs of a build, mounted at `layout.inputs_mount`, for the length of the block.
+
+    Everything in the mount belongs to host id `owner`.
+    """
+    if not layout.inputs:
+        yield MountedInputs(None)
+        return
+    job = {
+        "state": str(state),
+        "owner": owner,
+        "inputs": [
+            {"name": name, "node": wire.encode_node(node)} for name, node in layout.inputs.items()
+        ],
+    }
+    async with pool.worker() as server, _mounted_device(str(layout.inputs_mount)) as device:
+        with files.opened(device):
+            await server.send_descriptor(device)
+            await server.send(job)
+        yield MountedInputs(server)
+
+
+@asynccontextmanager
+async def _mounted_device(target: str) -> AsyncIterator[int]:
+    """A new FUSE connection, mounted at `target` for the length of the block.
+
+    Whoever enters closes the descriptor once the server has it: the connection is to end with the
+    server.
+    """
+    device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    options = (
+        f"fd={device},rootmode=40000,user_id=0,group_id=0"
+        f",default_permissions,allow_other,max_read={_MAX_READ}"
+    )
+    flags = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+    try:
+        kernel.mount("cupola", target, "fuse.cupola", flags, options)
+    except OSError as error:
+        os.close(device)
+        raise infrastructure(
+            f"cannot mount the inputs: {error.strerror}", retryable=True
+        ) from error
+    _, minor = mounts.device_of(target)
+    try:
+        yield device
+    finally:
+        with trio.move_on_after(_UNMOUNT_SECONDS, shield=True):
+            await trio.to_thread.run_sync(_abort_and_detach, target, minor, abandon_on_cancel=True)
+
+
+def _abort_and_detach(target: str, minor: int) -> None:
+    """Abort the connection, so that nothing can wait for it any more, and detach the mount."""
+    mounts.abort_fuse(minor)
+    kernel.unmount(target, kernel.MNT_DETACH)

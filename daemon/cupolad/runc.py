@@ -1,0 +1,339 @@
+"""The fourth step: runs a bundle with runc, watches it, and ends it whatever happens.
+
+runc only starts the container (`run --detach`): the container then has the daemon's own pipes and
+/dev/null, and costs no second process.  The daemon is the subreaper of its descendants, so it
+learns the true exit status.  What ends a build is its cgroup: it is killed as a whole, and nothing
+goes on before it is empty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cupola.errors import BuildError, CupolaError, infrastructure
+from cupola.messages import BuildUsage
+from cupolad.host import files
+from cupolad.host.cgroups import Cgroup, CgroupLimits
+from cupolad.layout import Layout
+from cupolad.logs import BuildLog, Stream
+
+_log = logging.getLogger(__name__)
+
+ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS": "1", "LANG": "C"}
+"""All that runc's own process gets. One Go thread starts a container faster than several."""
+
+_START_SECONDS: Final = 60
+_KILL_SECONDS: Final = 30
+_DRAIN_SECONDS: Final = 5
+_READ_SIZE: Final = 64 * 1024
+
+_CANNOT_EXECUTE: Final = re.compile(r'exec: "(?P<program>(?:[^"\\]|\\.)*)": (?P<reason>[^"]+)$')
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """How long a build may run, and be silent, in seconds; None for no limit."""
+
+    wall: float | None = None
+    silence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the build's first process ended: one of the two is None."""
+
+    code: int | None
+    signal: int | None
+    usage: BuildUsage
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """The runc binary, and the directory where it keeps its state, owned by the daemon alone."""
+
+    binary: str
+    root: Path
+
+    async def run(
+        self,
+        layout: Layout,
+        cgroup: Cgroup,
+        group_limits: CgroupLimits,
+        limits: RunLimits,
+        owner: int,
+        log: BuildLog,
+        doom: Callable[[], Awaitable[None]],
+    ) -> Exit:
+        """Run the bundle of `layout` to its end; BuildError if a limit ended it.
+
+        `owner` is the host's id of the build's user.  `doom` returns if the build must not go on
+        for a cause of the host's.  When this returns or raises, no process of the build is left.
+        """
+        async with self._container(layout, cgroup, group_limits):
+            stdout, stderr = await self._start(layout, owner)
+            started = trio.current_time()
+            async with stdout, stderr:
+                init = os.pidfd_open(int(layout.pid_file.read_text()))
+                with files.opened(init):
+                    watch = _Watch(cgroup, limits, log)
+                    status = await watch.until_end(init, stdout, stderr, doom)
+            usage = BuildUsage(
+                wall_us=int((trio.current_time() - started) * 1e6),
+                cpu_us=cgroup.cpu_us(),
+                memory_peak=cgroup.memory_peak(),
+            )
+            if cgroup.ran_out_of_memory():
+                raise _out_of_memory(group_limits)
+        if status.si_code == os.CLD_EXITED:
+            return Exit(status.si_status, None, usage)
+        return Exit(None, status.si_status, usage)
+
+    @asynccontextmanager
+    async def _container(
+        self, layout: Layout, cgroup: Cgroup, limits: CgroupLimits
+    ) -> AsyncIterator[None]:
+        """The cgroup of the build; at the end, whatever is left of the container is removed.
+
+        A stopped container is nothing but its cgroup and runc's record of it, so there is no need
+        to start runc once more to delete it.
+        """
+        try:
+            try:
+                await trio.to_thread.run_sync(cgroup.create, limits)
+            except OSError as error:
+                raise infrastructure(
+                    f"cannot make a cgroup: {error.strerror}", retryable=True
+                ) from error
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                _reap(await kill_and_wait(cgroup))
+                await trio.to_thread.run_sync(self.forget, layout.build_id, cgroup)
+
+    def forget(self, build_id: str, cgroup: Cgroup) -> None:
+        """Remove what is left of a container whose processes are gone. Blocks."""
+        cgroup.remove()
+        with files.opened(files.open_directory(self.root)) as root:
+            files.remove_tree(root, build_id.encode())
+
+    def sweep(self) -> int:
+        """Remove runc's record of every container; return how many there were. Blocks."""
+        with files.opened(files.open_directory(self.root)) as root:
+            names = os.listdir(root)
+            for name in names:
+                files.remove_tree(root, os.fsencode(name))
+        return len(names)
+
+    async def _start(
+        self, layout: Layout, owner: int
+    ) -> tuple[trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
+        """Start the container; what it writes to stdout and stderr."""
+        command = [
+            self.binary,
+            "--root", str(self.root),
+            "--log", str(layout.runc_log),
+            "--log-format", "json",
+            "run",
+            "--detach",
+            "--pid-file", str(layout.pid_file),
+            "--bundle", str(layout.bundle),
+            layout.build_id,
+        ]  # fmt: skip
+        with _Pipe(owner) as out, _Pipe(owner) as err:
+            with trio.move_on_after(_START_SECONDS):
+                try:
+                    process = await trio.run_process(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=out.writer,
+                        stderr=err.writer,
+                        env=ENVIRONMENT,
+                        cwd="/",
+                        check=False,
+                        deliver_cancel=_kill,
+                    )
+                except OSError as error:
+                    raise infrastructure(
+                        f"cannot execute {self.binary}: {error.strerror}", retryable=False
+                    ) from error
+                if process.returncode == 0:
+                    return out.detach(), err.detach()
+                raise await trio.to_thread.run_sync(_start_error, layout)
+        raise infrastructure(f"runc did not start within {_START_SECONDS} s", retryable=True)
+
+
+class _Pipe:
+    """A pipe for what the build writes; it belongs to the build's user, who may reopen it."""
+
+    def __init__(self, owner: int) -> None:
+        reader, self.writer = os.pipe2(os.O_CLOEXEC)
+        os.fchown(self.writer, owner, -1)
+        self._reader: int | None = reader
+
+    def __enter__(self) -> _Pipe:
+        return self
+
+    def detach(self) -> trio.lowlevel.FdStream:
+        """The reading end, which outlives the block."""
+        assert self._reader is not None
+        stream, self._reader = trio.lowlevel.FdStream(self._reader), None
+        return stream
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.writer)
+        if self._reader is not None:
+            os.close(self._reader)
+
+
+class _Watch:
+    """Watches a running container; the first of several things ends it."""
+
+    def __init__(self, cgroup: Cgroup, limits: RunLimits, log: BuildLog) -> None:
+        self._cgroup, self._limits, self._log = cgroup, limits, log
+        self._silent_since = trio.current_time()
+        self._verdict: CupolaError | None = None
+
+    async def until_end(
+        self,
+        init: int,
+        stdout: trio.lowlevel.FdStream,
+        stderr: trio.lowlevel.FdStream,
+        doom: Callable[[], Awaitable[None]],
+    ) -> os.waitid_result:
+        """How the process behind the pidfd `init` ended, when all that it wrote is in the log."""
+        async with trio.open_nursery() as watchers:
+            if self._limits.wall is not None:
+                watchers.start_soon(self._limit_wall, self._limits.wall)
+            if self._limits.silence is not None:
+                watchers.start_soon(self._limit_silence, self._limits.silence)
+            if self._cgroup.oom_events is not None:
+                watchers.start_soon(self._end_when_out_of_memory, self._cgroup.oom_events)
+            watchers.start_soon(self._end_on, doom)
+            async with trio.open_nursery() as pumps:
+                pumps.start_soon(self._pump, "stdout", stdout)
+                pumps.start_soon(self._pump, "stderr", stderr)
+                await trio.lowlevel.wait_readable(init)
+                pumps.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
+            watchers.cancel_scope.cancel()
+        status = os.waitid(os.P_PIDFD, init, os.WEXITED)  # noqa: ASYNC222 - it has ended
+        assert status is not None
+        if self._verdict is not None:
+            raise self._verdict
+        return status
+
+    def _condemn(self, verdict: CupolaError | None) -> None:
+        """Kill the build; `verdict` is what the client is told, if nothing was said before."""
+        self._verdict = self._verdict or verdict
+        self._cgroup.kill()
+
+    async def _pump(self, stream: Stream, source: trio.lowlevel.FdStream) -> None:
+        """Move what the build writes into the log."""
+        while data := await source.receive_some(_READ_SIZE):
+            self._silent_since = trio.current_time()
+            try:
+                await self._log.append(stream, bytes(data))
+            except BuildError as error:
+                self._condemn(error)
+                return
+            except OSError as error:
+                self._condemn(
+                    infrastructure(f"cannot write the log: {error.strerror}", retryable=True)
+                )
+                return
+
+    async def _limit_wall(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self._condemn(
+            BuildError("timeout", f"the build ran for more than {seconds:g} s", limit=int(seconds))
+        )
+
+    async def _limit_silence(self, seconds: float) -> None:
+        while (left := self._silent_since + seconds - trio.current_time()) > 0:
+            await trio.sleep(left)
+        self._condemn(
+            BuildError("silence", f"the build wrote nothing for {seconds:g} s", limit=int(seconds))
+        )
+
+    async def _end_when_out_of_memory(self, events: int) -> None:
+        """cgroup v1 kills one process only; v2 is told to kill them all by itself."""
+        await trio.lowlevel.wait_readable(events)
+        self._condemn(None)
+
+    async def _end_on(self, doom: Callable[[], Awaitable[None]]) -> None:
+        await doom()
+        self._condemn(infrastructure("the server of the inputs died", retryable=True))
+
+
+async def kill_and_wait(cgroup: Cgroup) -> set[int]:
+    """Kill all processes of a cgroup and wait until it is empty; bounded, and never cancelled.
+
+    Returns the ids of those that had to be killed.
+    """
+    killed: set[int] = set()
+    delay = 0.001
+    with trio.move_on_after(_KILL_SECONDS, shield=True) as in_time:
+        # Of cgroup v1 there is no event to wait for.
+        while alive := cgroup.processes():
+            killed |= alive
+            cgroup.kill()
+            await trio.sleep(delay)
+            delay = min(2 * delay, 0.1)
+    if in_time.cancelled_caught:
+        _log.error("cgroup %s: processes survive SIGKILL for %d s", cgroup.group, _KILL_SECONDS)
+    return killed
+
+
+def _reap(pids: set[int]) -> None:
+    """Collect those of the killed processes that have become children of the daemon."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
+
+
+async def _kill(process: trio.Process) -> None:
+    process.kill()
+    await process.wait()
+
+
+def _out_of_memory(limits: CgroupLimits) -> BuildError:
+    return BuildError(
+        "out_of_memory",
+        f"the build needed more than its {limits.memory} bytes of memory",
+        limit=limits.memory,
+    )
+
+
+def _start_error(layout: Layout) -> CupolaError:
+    """Why runc could not start the container: the build's fault if its program cannot be run."""
+    messages = []
+    for line in layout.runc_log.read_text(errors="replace").splitlines():
+        try:
+            messages.append(str(json.loads(line)["msg"]))
+        except (ValueError, KeyError, TypeError):
+            messages.append(line)
+    for message in messages:
+        if found := _CANNOT_EXECUTE.search(message):
+            reason = found["reason"].rpartition(": ")[2]
+            missing = "no such file" in reason or "not found" in reason
+            return BuildError(
+                "build_failed",
+                f"cannot execute {found['program']}: {reason}",
+                exit_code=127 if missing else 126,
+                log_tail=[],
+            )
+    _log.error("build %s: runc failed: %s", layout.build_id, " | ".join(messages)[:2000])
+    return infrastructure(
+        "runc could not start the sandbox; the daemon's log says why", retryable=True
+    )
