@@ -281,8 +281,7 @@ def _recover(places: Places, runtime: Runtime, hierarchies: Hierarchies, group: 
     """Remove what a daemon that was killed has left: containers, cgroups, mounts, bundles."""
     leftover = children(hierarchies, group)
     for build_id in leftover:
-        trio.run(runc.kill_and_wait, Cgroup(hierarchies, f"{group}/{build_id}"))
-        runtime.forget(build_id, Cgroup(hierarchies, f"{group}/{build_id}"))
+        trio.run(runc.end, Cgroup(hierarchies, f"{group}/{build_id}"))
     forgotten = runtime.sweep()
     removed = bundle.sweep(places.bundles)
     if leftover or forgotten or removed:

@@ -17,6 +17,7 @@ import trio
 
 from cupola.errors import BuildError
 from cupola.messages import Log
+from cupolad.host import files
 
 Stream = Literal["stdout", "stderr"]
 
@@ -32,9 +33,9 @@ class BuildLog:
     """The spool of one log, of at most `limit` bytes; close it when its last reader is done."""
 
     def __init__(self, directory: Path, limit: int) -> None:
-        self._limit = limit
-        self._data = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
-        self._index = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
+        self._directory, self._limit = directory, limit
+        self._data: int | None = None
+        self._index: int | None = None
         self._writing = trio.Lock()
         self._records = 0
         self._grown = trio.Event()
@@ -45,8 +46,9 @@ class BuildLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._data.close()
-        self._index.close()
+        for descriptor in (self._data, self._index):
+            if descriptor is not None:
+                os.close(descriptor)
 
     async def append(self, stream: Stream, data: bytes) -> None:
         """Add what the build wrote; `log_limit` when that exceeds the limit."""
@@ -73,8 +75,13 @@ class BuildLog:
         self._grown = trio.Event()
 
     def _write(self, stream: Stream, data: bytes) -> None:
-        self._data.write(data)
-        self._index.write(_RECORD.pack(_STREAMS.index(stream), len(data)))
+        if self._data is None:
+            self._data = _nameless(self._directory)
+        if self._index is None:
+            self._index = _nameless(self._directory)
+        record = _RECORD.pack(_STREAMS.index(stream), len(data))
+        files.write_at(self._data, data, self.size)
+        files.write_at(self._index, record, self._records * _RECORD.size)
 
     async def follow(self) -> AsyncIterator[Log]:
         """All of the log from its start, as it comes, until it has ended."""
@@ -92,21 +99,32 @@ class BuildLog:
 
     def _read(self, record: int, records: int, offset: int) -> tuple[int, Log]:
         """As many records from number `record` on as make one message, and that message."""
+        assert self._data is not None
+        assert self._index is not None
         count = min(records - record, _BATCH_RECORDS)
-        raw = os.pread(self._index.fileno(), count * _RECORD.size, record * _RECORD.size)
+        raw = os.pread(self._index, count * _RECORD.size, record * _RECORD.size)
         first, length, taken = None, 0, 0
         for stream, size in _RECORD.iter_unpack(raw):
             if taken and (stream != first or length + size > _BATCH_BYTES):
                 break
             first, length, taken = stream, length + size, taken + 1
-        data = os.pread(self._data.fileno(), length, offset)
+        data = os.pread(self._data, length, offset)
         return taken, Log(_STREAMS[first or 0], data)
 
     def tail(self, lines: int, limit: int) -> list[bytes]:
         """The last `lines` lines, out of the last `limit` bytes. Blocks."""
+        if self._data is None:
+            return []
         start = max(0, self.size - limit)
-        return os.pread(self._data.fileno(), limit, start).splitlines()[-lines:]
+        return os.pread(self._data, limit, start).splitlines()[-lines:]
 
     def read(self, offset: int, size: int) -> bytes:
         """Bytes of the log, both streams as they came. Blocks."""
-        return os.pread(self._data.fileno(), size, offset)
+        assert self._data is not None, "an empty log has nothing to read"
+        return os.pread(self._data, size, offset)
+
+
+def _nameless(directory: Path) -> int:
+    """A new file that no directory holds; it is gone when it is closed."""
+    with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+        return os.dup(file.fileno())

@@ -118,13 +118,12 @@ class Runtime:
                 ) from error
             yield
         finally:
+            await end(cgroup)
             with trio.CancelScope(shield=True):
-                _reap(await kill_and_wait(cgroup))
-                await trio.to_thread.run_sync(self.forget, layout.build_id, cgroup)
+                await trio.to_thread.run_sync(self.forget, layout.build_id)
 
-    def forget(self, build_id: str, cgroup: Cgroup) -> None:
-        """Remove what is left of a container whose processes are gone. Blocks."""
-        cgroup.remove()
+    def forget(self, build_id: str) -> None:
+        """Remove runc's record of a container that is no more. Blocks."""
         with files.opened(files.open_directory(self.root)) as root:
             files.remove_tree(root, build_id.encode())
 
@@ -260,7 +259,8 @@ class _Watch:
         )
 
     async def _limit_silence(self, seconds: float) -> None:
-        while (left := self._silent_since + seconds - trio.current_time()) > 0:
+        # Not a busy wait: it sleeps until the silence could be long enough.
+        while (left := self._silent_since + seconds - trio.current_time()) > 0:  # noqa: ASYNC110
             await trio.sleep(left)
         self._condemn(
             BuildError("silence", f"the build wrote nothing for {seconds:g} s", limit=int(seconds))
@@ -276,23 +276,23 @@ class _Watch:
         self._condemn(infrastructure("the server of the inputs died", retryable=True))
 
 
-async def kill_and_wait(cgroup: Cgroup) -> set[int]:
-    """Kill all processes of a cgroup and wait until it is empty; bounded, and never cancelled.
+async def end(cgroup: Cgroup) -> None:
+    """Kill what is left in a cgroup until it is empty, and remove it.
 
-    Returns the ids of those that had to be killed.
+    Bounded, and never cancelled.  In most cases nothing is left, and removing it shows that.
     """
     killed: set[int] = set()
     delay = 0.001
     with trio.move_on_after(_KILL_SECONDS, shield=True) as in_time:
-        # Of cgroup v1 there is no event to wait for.
-        while alive := cgroup.processes():
-            killed |= alive
+        # cgroup v1 has no event to wait for.
+        while not await trio.to_thread.run_sync(cgroup.remove):
+            killed |= cgroup.processes()
             cgroup.kill()
             await trio.sleep(delay)
             delay = min(2 * delay, 0.1)
     if in_time.cancelled_caught:
         _log.error("cgroup %s: processes survive SIGKILL for %d s", cgroup.group, _KILL_SECONDS)
-    return killed
+    _reap(killed)
 
 
 def _reap(pids: set[int]) -> None:

@@ -1,14 +1,14 @@
-"""Adding to the store: objects are gathered in a batch, made durable together, then present.
+"""Adding to the store: objects are checked and gathered, and committed in groups.
 
-Bytes are hashed as they are written, or from a file that is shown to have no other writer.  The
-order of a commit is: contents durable, files renamed into place, names durable, rows committed.
+Bytes are hashed as they are written, or from a file that is shown to have no other writer.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final, Protocol, Self
 
@@ -20,9 +20,10 @@ from cupola.nodes import Digest, DirectoryNode, FileNode, Node
 from cupolad.host import files
 from cupolad.store.blobs import Arrivals, BlobFiles
 from cupolad.store.database import Database, DirectoryRow
+from cupolad.store.group import CommitGroup
 
-_FLUSH_FILES: Final = 8192
-_FLUSH_BYTES: Final = 512 * 1024 * 1024
+_GROUP_OBJECTS: Final = 4096
+_GROUP_BYTES: Final = 256 * 1024 * 1024
 _READ_SIZE: Final = 1024 * 1024
 
 
@@ -48,17 +49,16 @@ class Batch:
     """New objects on their way into a store. Use it as a context manager; not thread-safe.
 
     Nothing of a batch is present before `commit` returns, except that a batch that grows large
-    commits what it has so far: single objects are of use by themselves, and a directory is only
-    ever accepted after everything below it.
+    commits what it has so far, in a thread of its own, while it is filled further: single objects
+    are of use by themselves, and a directory is only ever accepted after everything below it.
     """
 
     def __init__(self, blobs: BlobFiles, database: Database, limits: StoreLimits) -> None:
-        self._database, self._limits = database, limits
-        self._arrivals: Arrivals = blobs.new_arrivals()
-        self._blobs: dict[Digest, tuple[int, int]] = {}
-        """Digest → number among the arrivals, size."""
-        self._directories: dict[Digest, DirectoryRow] = {}
-        self._bytes = 0
+        self._files, self._database, self._limits = blobs, database, limits
+        self._filling = CommitGroup(blobs.new_arrivals())
+        self._committing: CommitGroup | None = None
+        self._committer: ThreadPoolExecutor | None = None
+        self._commit: Future[None] | None = None
         self.added_blobs = 0
         self.added_directories = 0
         self.added_bytes = 0
@@ -71,23 +71,61 @@ class Batch:
 
     def close(self) -> None:
         """Drop what was not committed."""
-        self._arrivals.close()
+        if self._committer is not None:
+            self._committer.shutdown()
+        self._filling.close()
+
+    def commit(self) -> None:
+        """Make everything durable and present. The batch may be used on afterwards."""
+        self._await_commit()
+        group, self._filling = self._filling, CommitGroup(self._files.new_arrivals())
+        group.commit(self._database)
+        self._count(group)
+
+    def _commit_if_large(self) -> None:
+        """Start to commit what there is, once the last such commit is through."""
+        if len(self._filling) < _GROUP_OBJECTS and self._filling.bytes < _GROUP_BYTES:
+            return
+        self._await_commit()
+        if self._committer is None:
+            self._committer = ThreadPoolExecutor(1, "commit")
+        group, self._filling = self._filling, CommitGroup(self._files.new_arrivals())
+        self._committing = group
+        self._commit = self._committer.submit(group.commit, self._database)
+
+    def _await_commit(self) -> None:
+        """Wait for the commit that runs, if one does; it raises here what it raised there."""
+        if self._commit is None or self._committing is None:
+            return
+        commit, group = self._commit, self._committing
+        self._commit = None
+        commit.result()
+        self._committing = None
+        self._count(group)
+
+    def _count(self, group: CommitGroup) -> None:
+        self.added_blobs += len(group.blobs)
+        self.added_directories += len(group.directories)
+        self.added_bytes += group.bytes
 
     def put_blob(self, data: bytes, expected: Digest | None = None) -> Digest:
         """Add a blob that is at hand as a whole; ValueError if it has not the `expected` digest."""
         digest = Digest.of(data)
         if expected is not None and digest != expected:
             raise ValueError("is not the digest of the data")
-        if digest not in self._blobs:
-            number, descriptor = self._arrivals.new_file()
-            with files.opened(descriptor):
-                files.write_all(descriptor, data)
-            self._arrived(digest, number, len(data))
+        number, descriptor = self._filling.arrivals.new_file()
+        with files.opened(descriptor):
+            files.write_all(descriptor, data)
+        self._arrived(digest, number, len(data))
         return digest
 
     def writer(self) -> BlobWriter:
-        """Start a blob that comes in pieces."""
-        return BlobWriter(self, *self._arrivals.new_file())
+        """Start a blob that comes in pieces. Finish or abandon it before anything else is added."""
+        return BlobWriter(self._arrived, self._filling.arrivals)
+
+    def _arrived(self, digest: Digest, number: int, size: int) -> None:
+        self._filling.add_blob(digest, number, size)
+        self._commit_if_large()
 
     def take(
         self, directory: int, name: bytes, descriptor: int, observe: Observer
@@ -104,13 +142,12 @@ class Batch:
             hasher.update(piece)
             observe(piece)
             size += len(piece)
+        for attribute in os.listxattr(descriptor):
+            os.removexattr(descriptor, attribute)
+        os.fchown(descriptor, 0, 0)
+        os.fchmod(descriptor, 0o444)
         digest = Digest(hasher.digest())
-        if digest not in self._blobs:
-            for attribute in os.listxattr(descriptor):
-                os.removexattr(descriptor, attribute)
-            os.fchown(descriptor, 0, 0)
-            os.fchmod(descriptor, 0o444)
-            self._arrived(digest, self._arrivals.take(directory, name), size)
+        self._arrived(digest, self._filling.arrivals.take(directory, name), size)
         return digest, size
 
     def _copy(self, descriptor: int, observe: Observer) -> tuple[Digest, int]:
@@ -134,12 +171,8 @@ class Batch:
         depth = 1 + self._depth_below(directory.nodes())
         if depth > self._limits.depth:
             raise ValueError(f"directories are nested at most {self._limits.depth} deep")
-        if directory.digest not in self._directories:
-            self._directories[directory.digest] = DirectoryRow(
-                directory.digest, directory.size, depth, encoding
-            )
-            self._bytes += len(encoding)
-            self._flush_if_large()
+        self._filling.add_directory(DirectoryRow(directory.digest, directory.size, depth, encoding))
+        self._commit_if_large()
         return directory.node
 
     def _depth_below(self, nodes: Iterable[Node]) -> int:
@@ -147,46 +180,24 @@ class Batch:
         nodes = list(nodes)
         blobs = {node.digest: node.size for node in nodes if isinstance(node, FileNode)}
         directories = {node.digest: node.size for node in nodes if isinstance(node, DirectoryNode)}
-        sizes: dict[bytes, int] = {d: self._blobs[d][1] for d in blobs if d in self._blobs}
+        sizes: dict[bytes, int] = {}
+        known: dict[bytes, tuple[int, int]] = {}
+        for group in filter(None, (self._filling, self._committing)):
+            sizes |= {d: group.blobs[d][1] for d in blobs if d in group.blobs}
+            rows = (group.directories[d] for d in directories if d in group.directories)
+            known |= {row.digest: (row.size, row.depth) for row in rows}
         sizes |= self._database.blob_sizes(blobs.keys() - sizes.keys())
-        known: dict[bytes, tuple[int, int]] = {
-            d: (self._directories[d].size, self._directories[d].depth)
-            for d in directories
-            if d in self._directories
-        }
         known |= self._database.directory_sizes(directories.keys() - known.keys())
         check_sizes(nodes, sizes, known)
         return max((depth for _, depth in known.values()), default=0)
-
-    def _arrived(self, digest: Digest, number: int, size: int) -> None:
-        self._blobs[digest] = (number, size)
-        self._bytes += size
-        self._flush_if_large()
-
-    def _flush_if_large(self) -> None:
-        count = len(self._blobs) + len(self._directories)
-        if count >= _FLUSH_FILES or self._bytes >= _FLUSH_BYTES:
-            self.commit()
-
-    def commit(self) -> None:
-        """Make everything durable and present. The batch may be used on afterwards."""
-        self._arrivals.publish([(digest, number) for digest, (number, _) in self._blobs.items()])
-        blobs = [(digest, size) for digest, (_, size) in self._blobs.items()]
-        if blobs or self._directories:
-            self._database.add(blobs, list(self._directories.values()))
-        self.added_blobs += len(blobs)
-        self.added_directories += len(self._directories)
-        self.added_bytes += self._bytes
-        self._blobs.clear()
-        self._directories.clear()
-        self._bytes = 0
 
 
 class BlobWriter:
     """One blob that comes in pieces; hashed as it is written. Made by `Batch.writer`."""
 
-    def __init__(self, batch: Batch, number: int, descriptor: int) -> None:
-        self._batch, self._number, self._descriptor = batch, number, descriptor
+    def __init__(self, arrived: Callable[[Digest, int, int], None], arrivals: Arrivals) -> None:
+        self._arrived, self._arrivals = arrived, arrivals
+        self._number, self._descriptor = arrivals.new_file()
         self._hasher = blake3()
         self.size = 0
 
@@ -201,9 +212,9 @@ class BlobWriter:
         os.close(self._descriptor)
         digest = Digest(self._hasher.digest())
         if expected is not None and digest != expected:
-            self._batch._arrivals.drop(self._number)
+            self._arrivals.drop(self._number)
             raise ValueError("is not the digest of the data")
-        self._batch._arrived(digest, self._number, self.size)
+        self._arrived(digest, self._number, self.size)
         return digest
 
     def abandon(self) -> None:

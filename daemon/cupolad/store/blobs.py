@@ -50,21 +50,28 @@ class BlobFiles:
         )
 
     def new_arrivals(self) -> Arrivals:
-        """A fresh directory for one writer's files."""
-        token = secrets.token_bytes(16).hex().encode()
-        os.mkdir(token, 0o700, dir_fd=self._incoming)
-        directory = os.open(token, files.DIRECTORY, dir_fd=self._incoming)
-        return Arrivals(self._blobs, self._incoming, token, directory)
+        """A place for one writer's files."""
+        return Arrivals(self._blobs, self._incoming)
 
 
 class Arrivals:
-    """The files of one writer that are not blobs yet, each known by its number."""
+    """The files of one writer that are not blobs yet, each known by its number.
 
-    def __init__(self, blobs: int, incoming: int, token: bytes, directory: int) -> None:
-        self._blobs, self._incoming, self._token, self._directory = (
-            blobs, incoming, token, directory,
-        )  # fmt: skip
+    They lie in a directory of their own, which is made for the first of them.
+    """
+
+    def __init__(self, blobs: int, incoming: int) -> None:
+        self._blobs, self._incoming = blobs, incoming
+        self._token = secrets.token_bytes(16).hex().encode()
+        self._made: int | None = None
         self._count = 0
+
+    @property
+    def _directory(self) -> int:
+        if self._made is None:
+            os.mkdir(self._token, 0o700, dir_fd=self._incoming)
+            self._made = os.open(self._token, files.DIRECTORY, dir_fd=self._incoming)
+        return self._made
 
     def new_file(self) -> tuple[int, int]:
         """A new empty file: its number, and it opened for writing."""
@@ -104,8 +111,10 @@ class Arrivals:
 
     def close(self) -> None:
         """Remove whatever was not published."""
-        os.close(self._directory)
-        files.remove_tree(self._incoming, self._token)
+        if self._made is not None:
+            os.close(self._made)
+            self._made = None
+            files.remove_tree(self._incoming, self._token)
 
     def _next(self) -> int:
         self._count += 1

@@ -16,52 +16,61 @@ class WorkerPool:
     """Helpers of one role, `spare` of them kept ready while `keep_ready` runs.
 
     A helper serves one user at a time.  With `reuse` it is kept after a use that ended well;
-    otherwise, and after any exception, it is ended.
+    otherwise, and after any exception, it is ended.  New ones are forked when a use ends, not when
+    it begins, to keep out of the way of the build that has just got its helper.
     """
 
     def __init__(self, role: str, *, spare: int, reuse: bool, setup: Any = None) -> None:
         self._role, self._spare, self._reuse, self._setup = role, spare, reuse, setup
         self._idle: deque[Worker] = deque()
-        self._refill = trio.Event()
+        self._leaving: deque[Worker] = deque()
+        self._used = trio.Event()
 
     async def keep_ready(self) -> None:
-        """Refill the pool whenever a helper is taken; end all idle ones when cancelled."""
+        """Tend the pool after each use; end all idle helpers when cancelled."""
         try:
             while True:
-                self._refill = trio.Event()
+                self._used = trio.Event()
+                while self._leaving:
+                    await self._leaving.popleft().close()
                 while len(self._idle) < self._spare:
                     self._idle.append(await self._start())
-                await self._refill.wait()
+                await self._used.wait()
         finally:
             with trio.CancelScope(shield=True):
-                while self._idle:
-                    await self._idle.popleft().close()
+                for worker in (*self._leaving, *self._idle):
+                    await worker.close()
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[Worker]:
         """A helper for the length of the block."""
         worker = await self._take()
+        keep = False
         try:
             yield worker
-        except BaseException:
-            await worker.close()
-            raise
-        if self._reuse:
-            self._idle.append(worker)
-        else:
-            await worker.close()
+            keep = self._reuse
+        finally:
+            if keep:
+                self._idle.append(worker)
+            else:
+                worker.dismiss()
+                self._leaving.append(worker)
+            self._used.set()
 
     async def _take(self) -> Worker:
         while self._idle:
             worker = self._idle.popleft()
-            self._refill.set()
             if worker.is_alive():
                 return worker
-            await worker.close()
+            self._leaving.append(worker)
         return await self._start()
 
     async def _start(self) -> Worker:
         worker = await Worker.start(self._role)
-        if self._setup is not None:
-            await worker.send(self._setup)
+        try:
+            if self._setup is not None:
+                await worker.send(self._setup)
+        except BaseException:
+            await worker.close()
+            raise
         return worker

@@ -110,10 +110,14 @@ class Worker:
         """Wait until the process has ended."""
         await trio.lowlevel.wait_readable(self._pidfd)
 
+    def dismiss(self) -> None:
+        """Close the connection, on which the helper ends by itself."""
+        self._stream.socket.close()
+
     async def close(self) -> None:
-        """Close the connection, on which the helper ends; kill it if it does not."""
+        """Dismiss the helper and wait for its end; kill it if it does not come."""
+        self.dismiss()
         with trio.CancelScope(shield=True):
-            self._stream.socket.close()
             with trio.move_on_after(_EXIT_SECONDS):
                 await self.ended()
             if self.is_alive():
