@@ -57,6 +57,33 @@ def to_json(node: Node) -> dict[str, Any]:
             return {"type": "symlink", "target": bytes_to_text(target)}
 
 
+def from_json(value: Any) -> Node:
+    """The node that `value` is the JSON form of; ValueError for anything else."""
+    match value:
+        case {"type": "directory", "digest": str(digest), "size": int(size), **rest} if not rest:
+            node: Node = DirectoryNode(Digest.from_hex(digest), size)
+        case {
+            "type": "file",
+            "digest": str(digest),
+            "size": int(size),
+            "executable": bool(executable),
+            **rest,
+        } if not rest:
+            node = FileNode(Digest.from_hex(digest), size, executable)
+        case {"type": "symlink", "target": str(target), **rest} if not rest:
+            return SymlinkNode(text_to_bytes(target))
+        case _:
+            raise ValueError("not a node in its JSON form")
+    if isinstance(size, bool):
+        raise ValueError("a size is a number")
+    return node
+
+
+def text_to_bytes(text: str) -> bytes:
+    """The inverse of `bytes_to_text`."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def bytes_to_text(value: bytes) -> str:
     """`value` as text for JSON; see the module's docstring for bytes that are not UTF-8."""
     return value.decode("utf-8", "surrogateescape")

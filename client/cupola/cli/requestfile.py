@@ -1,6 +1,6 @@
 """Request files: TOML or JSON with the field names of `BuildRequest`, for people to write.
 
-An input is a node's text form or `{ path = "…" }`, which is imported first; the contents of an
+An input is a node's text or JSON form, or `{ path = "…" }`, which is imported first; the contents of an
 additional file are text or `{ path = "…" }`.  Paths are relative to the file's own directory, or
 to the current one for standard input.
 """
@@ -20,6 +20,7 @@ from cupola import notation
 from cupola.cli.failure import UsageError
 from cupola.messages import BuildConstraints, BuildRequest
 from cupola.nodes import Name, Node
+from cupola.notation import text_to_bytes
 
 T = TypeVar("T")
 
@@ -56,9 +57,11 @@ def parse(text: str, base: Path) -> RequestFile:
     paths: dict[Name, Path] = {}
     for key, value in _table(fields, "inputs").items():
         where = f"inputs.{key}"
-        name = _checked(where, lambda key=key: Name(_bytes(key)))  # type: ignore[misc]
+        name = _checked(where, lambda key=key: Name(text_to_bytes(key)))  # type: ignore[misc]
         if isinstance(value, str):
             inputs[name] = _checked(where, lambda value=value: notation.from_text(value))  # type: ignore[misc]
+        elif isinstance(value, dict) and "type" in value:
+            inputs[name] = _checked(where, lambda value=value: notation.from_json(value))  # type: ignore[misc]
         else:
             paths[name] = _path(where, value, base)
     request = BuildRequest(
@@ -70,14 +73,14 @@ def parse(text: str, base: Path) -> RequestFile:
         working_dir=_text(fields, "working_dir", "build"),
         scratch_paths=tuple(sorted(_texts(fields, "scratch_paths", ("build",)))),
         environment_vars={
-            key: _bytes(_a_text(f"environment_vars.{key}", value))
+            key: text_to_bytes(_a_text(f"environment_vars.{key}", value))
             for key, value in _table(fields, "environment_vars").items()
         },
         additional_files={
             key: _contents(f"additional_files.{key}", value, base)
             for key, value in _table(fields, "additional_files").items()
         },
-        refscan_needles=tuple(map(_bytes, _texts(fields, "refscan_needles"))),
+        refscan_needles=tuple(map(text_to_bytes, _texts(fields, "refscan_needles"))),
     )
     return RequestFile(request, paths)
 
@@ -146,11 +149,6 @@ def _flag(fields: Mapping[str, Any], key: str) -> bool:
     return value
 
 
-def _bytes(text: str) -> bytes:
-    """The bytes of a text; lone surrogates stand for bytes that are not UTF-8."""
-    return text.encode("utf-8", "surrogateescape")
-
-
 def _path(where: str, value: Any, base: Path) -> Path:
     if not isinstance(value, dict) or set(value) != {"path"} or not isinstance(value["path"], str):
         raise UsageError(f'{where} must be text or {{ path = "…" }}')
@@ -159,7 +157,7 @@ def _path(where: str, value: Any, base: Path) -> Path:
 
 def _contents(where: str, value: Any, base: Path) -> bytes:
     if isinstance(value, str):
-        return _bytes(value)
+        return text_to_bytes(value)
     path = _path(where, value, base)
     try:
         return path.read_bytes()
