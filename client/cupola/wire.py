@@ -92,6 +92,9 @@ decode_build_request: Parser[m.BuildRequest] = record(
     refscan_needles=array(octets),
 )
 
+# Faults in a build request are named by the request's own fields, without a `request.` before them.
+_only_request = record(m.Build, request=lambda value: value)
+
 _decode_request: Parser[m.Request] = _tagged(
     {
         "hello": record(m.Hello, versions=array(unsigned), client=text),
@@ -106,7 +109,7 @@ _decode_request: Parser[m.Request] = _tagged(
         "commit": record(m.Commit),
         "get_blobs": record(m.GetBlobs, digests=_digests),
         "get_directories": record(m.GetDirectories, digests=_digests),
-        "build": record(m.Build, request=decode_build_request),
+        "build": lambda value: m.Build(decode_build_request(_only_request(value).request)),
         "status": record(m.Status),
     }
 )
