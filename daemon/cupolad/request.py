@@ -107,13 +107,12 @@ def _path(field: str, index: int | None, value: str, kind: Callable[[str], P]) -
     try:
         return kind(value)
     except ValueError as error:
-        where = field if index is None else f"{field}[{index}]"
-        raise invalid_request(where, str(error), index=index) from None
+        raise invalid_request(field, str(error), index=index) from None
 
 
 def _paths(field: str, values: Sequence[str], kind: Callable[[str], P]) -> tuple[P, ...]:
     """The values as paths; none may come twice."""
-    paths = tuple(_path(field, index, value, kind) for index, value in enumerate(values))
+    paths = tuple(_path(f"{field}[{i}]", i, value, kind) for i, value in enumerate(values))
     seen: set[str] = set()
     for index, path in enumerate(paths):
         if path in seen:
@@ -280,7 +279,7 @@ def _check_working_dir(
     for index, name in enumerate(request.additional_files):
         if path.is_at_or_below(name):
             raise invalid_request(
-                "working_dir", f"must not lie at or below additional_files[{index}]", index=index
+                "working_dir", f"must not lie at or below additional_files[{index}]"
             )
 
 
