@@ -1,10 +1,13 @@
-"""A daemon on directories of its own, for tests, benchmarks and the demo.
+"""A daemon on directories of its own, and clients of other users, for tests, benchmarks and the demo.
 
-It needs root, is a real `cupolad` process, and leaves nothing behind.
+Both are real processes; it takes root to start them, and they leave nothing behind.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
+import re
 import shutil
 import signal
 import socket
@@ -15,7 +18,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
+
+import cupola
 
 _START_SECONDS: Final = 30
 _STOP_SECONDS: Final = 60
@@ -144,3 +149,81 @@ class PrivateDaemon:
         """Kill the daemon without giving it a chance."""
         self.signal(signal.SIGKILL)
         self.wait()
+
+
+class UserCommand:
+    """The command `cupola` as unprivileged users can run it. Use it as a context manager.
+
+    An interpreter or package below a directory that is closed to others, such as root's home, is
+    of no use to them; then the client and what it needs is copied to a place that is open.
+    """
+
+    def __init__(self) -> None:
+        self._copy: Path | None = None
+        self.arguments = [sys.executable, "-I", "-m", "cupola"]
+
+    def __enter__(self) -> Self:
+        if not _works_for_others(self.arguments):
+            self._copy = Path(tempfile.mkdtemp(prefix="cupola-client-"))
+            self._copy.chmod(0o755)
+            _copy_distribution("cupola", self._copy, set())
+            start = (
+                f"import sys; sys.path.insert(0, {str(self._copy)!r});"
+                " from cupola.__main__ import main; sys.exit(main())"
+            )
+            self.arguments = [_SYSTEM_PYTHON, "-I", "-c", start]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._copy is not None:
+            shutil.rmtree(self._copy)
+
+    def popen(self, uid: int, *arguments: str | Path, **options: Any) -> subprocess.Popen[bytes]:
+        """Start the command as user `uid`, who is in no group but one of that number."""
+        return subprocess.Popen(
+            [*self.arguments, *map(str, arguments)], user=uid, group=uid, extra_groups=[], **options
+        )
+
+
+_SYSTEM_PYTHON: Final = "/usr/bin/python3"
+_NOBODY: Final = 65534
+
+
+def _works_for_others(command: list[str]) -> bool:
+    try:
+        return (
+            subprocess.run(
+                [*command, "--version"],
+                user=_NOBODY,
+                group=_NOBODY,
+                extra_groups=[],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                cwd="/",
+            ).returncode
+            == 0
+        )
+    except OSError:
+        return False
+
+
+def _copy_distribution(name: str, target: Path, done: set[str]) -> None:
+    """Copy the modules of an installed distribution, and of what it requires, to `target`."""
+    if name in done:
+        return
+    done.add(name)
+    distribution = importlib.metadata.distribution(name)
+    if name == "cupola":
+        source = Path(cupola.__file__).parent
+        shutil.copytree(source, target / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        for file in distribution.files or ():
+            if ".." not in file.parts and file.suffix != ".pyc":
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file.locate(), target / file)
+    for requirement in distribution.requires or ():
+        if "extra ==" not in requirement:
+            wanted = re.match(r"[A-Za-z0-9._-]+", requirement)
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                _copy_distribution(wanted[0] if wanted else requirement, target, done)

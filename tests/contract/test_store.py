@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference
 from cupola.directories import Directory
 from cupola.errors import RequestError
 from cupola.nodes import Digest, DirectoryNode, FileNode, Name, Node, SymlinkNode
@@ -253,7 +253,7 @@ def test_a_graph_with_doubled_edges_is_decided_at_once(store: Store, commits: bo
         with pytest.raises(ValueError, match=r"exceeds 2\^64-1"):
             _directory(a=directory.node, b=directory.node)
         too_large = reference.encode(
-            {name: (directory.digest, directory.size) for name in (b"a", b"b")}, {}, {}
+            dict.fromkeys((b"a", b"b"), (directory.digest, directory.size)), {}, {}
         )
         with pytest.raises(ValueError, match=r"exceeds 2\^64-1"):
             batch.put_directory(too_large)
