@@ -248,3 +248,20 @@ def user(users: list[int], user_command: UserCommand, open_tmp: Path) -> User:
 def nobody(user_command: UserCommand, open_tmp: Path) -> User:
     """The user `nobody`."""
     return User(NOBODY, user_command, open_tmp)
+
+
+@pytest.fixture(scope="session")
+def probe_binary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`probe.c`, compiled; what it can do stands at its top."""
+    binary = tmp_path_factory.mktemp("probe") / "probe"
+    source = Path(__file__).with_name("probe.c")
+    subprocess.run(["gcc", "-O1", "-Wall", "-Werror", "-static", "-o", binary, source], check=True)
+    return binary
+
+
+@pytest.fixture
+def probe(client: cupola.sync.Client, probe_binary: Path) -> cupola.FileNode:
+    """The probe as a node; mount it as an input."""
+    node = client.import_path(probe_binary)
+    assert isinstance(node, cupola.FileNode)
+    return node

@@ -12,6 +12,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from cupolad.host import kernel
@@ -22,6 +23,9 @@ _BENEATH: Final = (
     | kernel.RESOLVE_NO_XDEV
     | kernel.RESOLVE_NO_MAGICLINKS
 )
+
+_OPEN_LEVELS: Final = 64
+"""Directories that are open at once while a tree is removed."""
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to open a directory itself."""
@@ -101,9 +105,9 @@ def write_at(descriptor: int, data: bytes, offset: int) -> None:
 def remove_tree(parent: int, name: bytes) -> None:
     """Remove `name` in the directory `parent`, with everything below; nothing if it is absent.
 
-    Subdirectories are lifted to the top of the tree before they are emptied, so the depth of the
-    tree costs neither memory nor descriptors, and a removal that is cut short leaves one tree of
-    the same name.  A mount point below is left in place and is an OSError.
+    What lies deeper than descriptors should be spent on is lifted to the top of the tree first, so
+    the depth of the tree does not matter, and a removal that is cut short leaves one tree of the
+    same name.  A mount point below is left in place and is an OSError.
     """
     try:
         os.unlink(name, dir_fd=parent)
@@ -114,19 +118,57 @@ def remove_tree(parent: int, name: bytes) -> None:
             raise
     else:
         return
-    with opened(open_beneath(parent, name, DIRECTORY)) as top:
-        token, lifted = secrets.token_bytes(8).hex().encode(), 0
-        pending = _unlink_files(top)
-        while pending:
-            child = pending.pop()
-            with opened(open_beneath(top, child, DIRECTORY)) as directory:
-                for grandchild in _unlink_files(directory):
-                    lifted += 1
-                    fresh = b".%s-%d" % (token, lifted)
-                    os.rename(grandchild, fresh, src_dir_fd=directory, dst_dir_fd=top)
-                    pending.append(fresh)
-            os.rmdir(child, dir_fd=top)
+    levels: list[_Level] = []
+    try:
+        levels.append(_Level.enter(parent, name))
+        _empty(levels)
+    finally:
+        for level in levels:
+            os.close(level.descriptor)
     os.rmdir(name, dir_fd=parent)
+
+
+@dataclass(slots=True)
+class _Level:
+    """A directory that is being emptied: no files are left in it, only `directories`."""
+
+    name: bytes
+    descriptor: int
+    directories: list[bytes]
+
+    @classmethod
+    def enter(cls, parent: int, name: bytes) -> _Level:
+        """Open a directory and unlink its files."""
+        descriptor = open_beneath(parent, name, DIRECTORY)
+        try:
+            return cls(name, descriptor, _unlink_files(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+
+def _empty(levels: list[_Level]) -> None:
+    """Remove all below the one level in `levels`, which holds the way down meanwhile."""
+    top = levels[0]
+    token, lifted = secrets.token_bytes(8).hex().encode(), 0
+    while len(levels) > 1 or top.directories:
+        level = levels[-1]
+        if not level.directories:
+            levels.pop()
+            os.close(level.descriptor)
+            os.rmdir(level.name, dir_fd=levels[-1].descriptor)
+        elif len(levels) < _OPEN_LEVELS:
+            levels.append(_Level.enter(level.descriptor, level.directories.pop()))
+        else:
+            lifted += 1
+            fresh = b".%s-%d" % (token, lifted)
+            os.rename(
+                level.directories.pop(),
+                fresh,
+                src_dir_fd=level.descriptor,
+                dst_dir_fd=top.descriptor,
+            )
+            top.directories.append(fresh)
 
 
 def _unlink_files(directory: int) -> list[bytes]:

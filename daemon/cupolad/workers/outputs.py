@@ -47,6 +47,8 @@ class _Level:
     name: bytes
     descriptor: int
     names: Iterator[bytes]
+    current: bytes = b""
+    """Which of `names` is being looked at; empty when all have been."""
     entries: dict[Name, Node] = field(default_factory=dict)
 
 
@@ -71,7 +73,7 @@ class OutputWalk:
         try:
             return self._tree(_Level(b"", parent, iter([name])), levels, scanner)
         except _UnfitError as error:
-            below = [printable(level.name) for level in levels[2:]]
+            below = [printable(level.current) for level in levels[1:] if level.current]
             raise _unsupported("/".join([shown, *below]), str(error)) from None
         except FileNotFoundError:
             raise _missing(shown) from None
@@ -88,8 +90,8 @@ class OutputWalk:
         levels.append(parent)
         while True:
             level = levels[-1]
-            name = next(level.names, None)
-            if name is None:
+            level.current = name = next(level.names, b"")
+            if not name:
                 node: Node = self._finish(level)
                 levels.pop()
                 os.close(level.descriptor)
@@ -109,6 +111,8 @@ class OutputWalk:
     def _visit(self, directory: int, name: bytes, scanner: Scanner) -> Node | None:
         """The node of a file or symlink; None for a directory."""
         status = os.lstat(name, dir_fd=directory)
+        if known := self._hard_links.get((status.st_dev, status.st_ino)):
+            return known
         if status.st_uid not in self._owners:
             raise _UnfitError("belongs to nobody that the build could be")
         if stat.S_ISREG(status.st_mode):
@@ -138,9 +142,6 @@ class OutputWalk:
     def _file(
         self, directory: int, name: bytes, status: os.stat_result, scanner: Scanner
     ) -> FileNode:
-        identity = (status.st_dev, status.st_ino)
-        if status.st_nlink > 1 and identity in self._hard_links:
-            return self._hard_links[identity]
         with (
             files.opened(os.open(name, _FILE, dir_fd=directory)) as descriptor,
             scanner.stream() as observe,
@@ -148,7 +149,7 @@ class OutputWalk:
             digest, size = self._batch.take(directory, name, descriptor, observe)
         node = FileNode(digest, size, bool(status.st_mode & stat.S_IXUSR))
         if status.st_nlink > 1:
-            self._hard_links[identity] = node
+            self._hard_links[(status.st_dev, status.st_ino)] = node
         return node
 
 
