@@ -8,7 +8,6 @@ goes on before it is empty.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -81,14 +80,12 @@ class Runtime:
         `owner` is the host's id of the build's user.  `doom` returns if the build must not go on
         for a cause of the host's.  When this returns or raises, no process of the build is left.
         """
-        async with self._container(layout, cgroup, group_limits):
-            stdout, stderr = await self._start(layout, owner)
+        async with self._container(layout, cgroup, group_limits) as init:
+            stdout, stderr = await self._start(layout, owner, init)
             started = trio.current_time()
             async with stdout, stderr:
-                init = os.pidfd_open(int(layout.pid_file.read_text()))
-                with files.opened(init):
-                    watch = _Watch(cgroup, limits, log)
-                    status = await watch.until_end(init, stdout, stderr, doom)
+                watch = _Watch(init, cgroup, limits, log)
+                await watch.until_end(stdout, stderr, doom)
             usage = BuildUsage(
                 wall_us=int((trio.current_time() - started) * 1e6),
                 cpu_us=cgroup.cpu_us(),
@@ -96,19 +93,21 @@ class Runtime:
             )
             if cgroup.ran_out_of_memory():
                 raise _out_of_memory(group_limits)
-        if status.si_code == os.CLD_EXITED:
-            return Exit(status.si_status, None, usage)
-        return Exit(None, status.si_status, usage)
+        assert init.status is not None, "the container was entered and left"
+        if init.status.si_code == os.CLD_EXITED:
+            return Exit(init.status.si_status, None, usage)
+        return Exit(None, init.status.si_status, usage)
 
     @asynccontextmanager
     async def _container(
         self, layout: Layout, cgroup: Cgroup, limits: CgroupLimits
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[_Init]:
         """The cgroup of the build; at the end, whatever is left of the container is removed.
 
         A stopped container is nothing but its cgroup and runc's record of it, so there is no need
         to start runc once more to delete it.
         """
+        init = _Init()
         try:
             try:
                 await trio.to_thread.run_sync(cgroup.create, limits)
@@ -116,9 +115,10 @@ class Runtime:
                 raise infrastructure(
                     f"cannot make a cgroup: {error.strerror}", retryable=True
                 ) from error
-            yield
+            yield init
         finally:
             await end(cgroup)
+            await init.collect()
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self.forget, layout.build_id)
 
@@ -136,9 +136,12 @@ class Runtime:
         return len(names)
 
     async def _start(
-        self, layout: Layout, owner: int
+        self, layout: Layout, owner: int, init: _Init
     ) -> tuple[trio.lowlevel.FdStream, trio.lowlevel.FdStream]:
-        """Start the container; what it writes to stdout and stderr."""
+        """Start the container; what it writes to stdout and stderr.
+
+        A start is never interrupted: runc cleans up after itself only if it is let finish.
+        """
         command = [
             self.binary,
             "--root", str(self.root),
@@ -151,7 +154,7 @@ class Runtime:
             layout.build_id,
         ]  # fmt: skip
         with _Pipe(owner) as out, _Pipe(owner) as err:
-            with trio.move_on_after(_START_SECONDS):
+            with trio.move_on_after(_START_SECONDS, shield=True):
                 try:
                     process = await trio.run_process(
                         command,
@@ -168,9 +171,38 @@ class Runtime:
                         f"cannot execute {self.binary}: {error.strerror}", retryable=False
                     ) from error
                 if process.returncode == 0:
+                    init.adopt(int(layout.pid_file.read_text()))
                     return out.detach(), err.detach()
-                raise await trio.to_thread.run_sync(_start_error, layout)
+                raise _start_error(layout)
         raise infrastructure(f"runc did not start within {_START_SECONDS} s", retryable=True)
+
+
+class _Init:
+    """The container's first process, an orphan that the daemon has adopted and has to collect."""
+
+    def __init__(self) -> None:
+        self._pidfd: int | None = None
+        self.status: os.waitid_result | None = None
+        """How it ended, once it was collected."""
+
+    def adopt(self, pid: int) -> None:
+        """Take care of `pid`, which is our child since runc has ended."""
+        self._pidfd = os.pidfd_open(pid)
+
+    async def ended(self) -> None:
+        """Wait until it has ended."""
+        assert self._pidfd is not None
+        await trio.lowlevel.wait_readable(self._pidfd)
+
+    async def collect(self) -> None:
+        """Learn how it ended, after its cgroup was emptied; nothing if it never was."""
+        if self._pidfd is None:
+            return
+        with trio.move_on_after(_KILL_SECONDS, shield=True):
+            await self.ended()
+            self.status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)  # noqa: ASYNC222
+        os.close(self._pidfd)
+        self._pidfd = None
 
 
 class _Pipe:
@@ -199,19 +231,21 @@ class _Pipe:
 class _Watch:
     """Watches a running container; the first of several things ends it."""
 
-    def __init__(self, cgroup: Cgroup, limits: RunLimits, log: BuildLog) -> None:
-        self._cgroup, self._limits, self._log = cgroup, limits, log
+    def __init__(self, init: _Init, cgroup: Cgroup, limits: RunLimits, log: BuildLog) -> None:
+        self._init, self._cgroup, self._limits, self._log = init, cgroup, limits, log
         self._silent_since = trio.current_time()
         self._verdict: CupolaError | None = None
 
     async def until_end(
         self,
-        init: int,
         stdout: trio.lowlevel.FdStream,
         stderr: trio.lowlevel.FdStream,
         doom: Callable[[], Awaitable[None]],
-    ) -> os.waitid_result:
-        """How the process behind the pidfd `init` ended, when all that it wrote is in the log."""
+    ) -> None:
+        """Return when the first process has ended and all that it wrote is in the log.
+
+        If a limit, or the host, ended it, the error that says so is raised.
+        """
         async with trio.open_nursery() as watchers:
             if self._limits.wall is not None:
                 watchers.start_soon(self._limit_wall, self._limits.wall)
@@ -223,14 +257,11 @@ class _Watch:
             async with trio.open_nursery() as pumps:
                 pumps.start_soon(self._pump, "stdout", stdout)
                 pumps.start_soon(self._pump, "stderr", stderr)
-                await trio.lowlevel.wait_readable(init)
+                await self._init.ended()
                 pumps.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
             watchers.cancel_scope.cancel()
-        status = os.waitid(os.P_PIDFD, init, os.WEXITED)  # noqa: ASYNC222 - it has ended
-        assert status is not None
         if self._verdict is not None:
             raise self._verdict
-        return status
 
     def _condemn(self, verdict: CupolaError | None) -> None:
         """Kill the build; `verdict` is what the client is told, if nothing was said before."""
@@ -281,25 +312,15 @@ async def end(cgroup: Cgroup) -> None:
 
     Bounded, and never cancelled.  In most cases nothing is left, and removing it shows that.
     """
-    killed: set[int] = set()
     delay = 0.001
     with trio.move_on_after(_KILL_SECONDS, shield=True) as in_time:
         # cgroup v1 has no event to wait for.
         while not await trio.to_thread.run_sync(cgroup.remove):
-            killed |= cgroup.processes()
             cgroup.kill()
             await trio.sleep(delay)
             delay = min(2 * delay, 0.1)
     if in_time.cancelled_caught:
         _log.error("cgroup %s: processes survive SIGKILL for %d s", cgroup.group, _KILL_SECONDS)
-    _reap(killed)
-
-
-def _reap(pids: set[int]) -> None:
-    """Collect those of the killed processes that have become children of the daemon."""
-    for pid in pids:
-        with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)
 
 
 async def _kill(process: trio.Process) -> None:
