@@ -93,7 +93,7 @@ class FrameReader:
         self, stream: ByteStream, max_frame: int = MAX_FRAME, seconds: float = math.inf
     ) -> None:
         self._stream = stream
-        self._max_frame = max_frame
+        self.max_frame = max_frame
         self._seconds = seconds
         self._pending = bytearray()
 
@@ -108,8 +108,8 @@ class FrameReader:
     async def _read_begun(self) -> bytearray:
         await self._fill(HEADER_LENGTH)
         (length,) = struct.unpack_from(">I", self._pending)
-        if not 0 < length <= self._max_frame:
-            raise FrameError(f"a frame has 1 to {self._max_frame} bytes, not {length}")
+        if not 0 < length <= self.max_frame:
+            raise FrameError(f"a frame has 1 to {self.max_frame} bytes, not {length}")
         await self._fill(HEADER_LENGTH + length)
         body = self._pending[HEADER_LENGTH : HEADER_LENGTH + length]
         del self._pending[: HEADER_LENGTH + length]

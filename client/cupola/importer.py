@@ -56,7 +56,10 @@ def scan(path: str | os.PathLike[str] | bytes, progress: Progress) -> Tree:
     """Hash what is at `path`: a file, a symlink (which is not followed) or a directory. Blocks."""
     where = os.fsencode(path)
     tree = Tree(SymlinkNode(b"."))
-    status = os.lstat(where)
+    try:
+        status = os.lstat(where)
+    except OSError as error:
+        raise unreadable(where, error) from None
     if stat.S_ISDIR(status.st_mode):
         tree.root = _scan_directory(where, tree, progress)
     else:

@@ -31,8 +31,8 @@ from cupolad.scheduler import Scheduler
 from cupolad.server import Server
 from cupolad.service import Service
 from cupolad.store import Store, StoreLimits
-from cupolad.workers import process
 from cupolad.workers.pool import WorkerPool
+from cupolad.workers.process import ForkServer
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def run(config: Config, options: Options) -> None:
         store = Store(options.state, limits)
         stack.callback(store.close)
         kernel.adopt_orphans()
-        process.start_fork_server([inputs.ROLE, ingest.ROLE])
+        fork_server = stack.enter_context(ForkServer([inputs.ROLE, ingest.ROLE]))
         listener = stack.enter_context(
             activation.listening(options.socket) if inherited is None else nullcontext(inherited)
         )
@@ -84,6 +84,7 @@ def run(config: Config, options: Options) -> None:
             hierarchies,
             group,
             store,
+            fork_server,
             listener,
         )
 
@@ -103,6 +104,7 @@ class _Daemon:
         hierarchies: Hierarchies,
         group: str,
         store: Store,
+        fork_server: ForkServer,
         listener: socket.socket,
     ) -> None:
         """Serve until a signal says stop, then drain."""
@@ -116,8 +118,8 @@ class _Daemon:
                 "directory_bytes": store.limits.directory_bytes,
             },
         }
-        input_servers = WorkerPool(inputs.ROLE, spare=1, reuse=False)
-        ingesters = WorkerPool(ingest.ROLE, spare=1, reuse=True, setup=setup)
+        input_servers = WorkerPool(fork_server, inputs.ROLE, spare=1, reuse=False)
+        ingesters = WorkerPool(fork_server, ingest.ROLE, spare=1, reuse=True, setup=setup)
         builder = Builder(
             places,
             runtime,

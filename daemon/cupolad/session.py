@@ -47,6 +47,9 @@ T = TypeVar("T")
 _LARGE_FRAME: Final = 64 * 1024
 """Frames above this size are decoded in a thread."""
 
+_MAX_HELLO: Final = 4096
+"""Bytes of the first frame: who speaks another protocol is sent away before he has sent much."""
+
 _SEND_SECONDS: Final = 300
 """A client that takes so long for one message is taken for gone."""
 
@@ -57,7 +60,7 @@ class Session:
     def __init__(self, service: Service, stream: trio.SocketStream, peer: Peer) -> None:
         limits = service.config.limits
         self._service, self._stream, self.peer = service, stream, peer
-        self._reader = FrameReader(stream, limits.frame_bytes, limits.frame_seconds)
+        self._reader = FrameReader(stream, _MAX_HELLO, limits.frame_seconds)
 
     async def serve(self) -> None:
         """Serve the client until it goes, breaks the protocol, or something unforeseen happens."""
@@ -79,6 +82,7 @@ class Session:
             raise invalid_request("message", "must be a hello: the handshake comes first")
         if VERSION not in hello.versions:
             raise invalid_request("versions", f"must include {VERSION}, which is all I speak")
+        self._reader.max_frame = self._service.config.limits.frame_bytes
         await self.send(Welcome(VERSION, SERVER, self._service.config.limits.named()))
         return True
 

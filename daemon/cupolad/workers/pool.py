@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from cupolad.workers.process import Worker
+from cupolad.workers.process import ForkServer, Worker
 
 
 class WorkerPool:
@@ -20,7 +20,10 @@ class WorkerPool:
     it begins, to keep out of the way of the build that has just got its helper.
     """
 
-    def __init__(self, role: str, *, spare: int, reuse: bool, setup: Any = None) -> None:
+    def __init__(
+        self, server: ForkServer, role: str, *, spare: int, reuse: bool, setup: Any = None
+    ) -> None:
+        self._server = server
         self._role, self._spare, self._reuse, self._setup = role, spare, reuse, setup
         self._idle: deque[Worker] = deque()
         self._leaving: deque[Worker] = deque()
@@ -66,7 +69,7 @@ class WorkerPool:
         return await self._start()
 
     async def _start(self) -> Worker:
-        worker = await Worker.start(self._role)
+        worker = await self._server.fork(self._role)
         try:
             if self._setup is not None:
                 await worker.send(self._setup)

@@ -1,90 +1,124 @@
 """Starting and ending helper processes from the daemon.
 
-Helpers are forked from a fork server that has their libraries loaded, so that one starts in
-milliseconds and shares its memory.  A helper lives as long as its connection to the daemon, and
-the kernel kills it if the fork server dies.  What a helper does is not known here: it is named by
-its role, "module:function", and the daemon itself never imports that module.
+A helper lives as long as its connection to the daemon.  What it does is not known here: it is
+named by its role, "module:function", and the daemon itself never imports that module.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
-import importlib
-import multiprocessing
 import os
 import select
 import signal
 import socket
-from collections.abc import Callable, Iterable
-from typing import Any, Final, Self, cast
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, Self
 
 import trio
 
 from cupola import framing
 from cupola.errors import infrastructure
-from cupolad.host import kernel
+from cupolad.workers import forkserver
 
 MAX_FRAME: Final = 64 * 1024 * 1024
 _EXIT_SECONDS: Final = 5
 
-_context = multiprocessing.get_context("forkserver")
-_starting = trio.CapacityLimiter(1)
 
+class ForkServer:
+    """The fork server with `roles` loaded, started when it is first needed, and again if it died.
 
-def start_fork_server(roles: Iterable[str]) -> None:
-    """Start the fork server with the modules of `roles` loaded. Blocks for their import."""
-    from multiprocessing import forkserver
+    Use it as a context manager: at the end it is gone, and all helpers with it.
+    """
 
-    _context.set_forkserver_preload([role.partition(":")[0] for role in roles])
-    forkserver.ensure_running()
+    def __init__(self, roles: Sequence[str]) -> None:
+        self._roles = roles
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._limiter = trio.CapacityLimiter(1)
 
+    def __enter__(self) -> Self:
+        self._start()
+        return self
 
-def _run(role: str, connection: socket.socket) -> None:
-    """The whole life of a helper process."""
-    kernel.die_with_parent(signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    module, _, function = role.partition(":")
-    serve = cast(
-        Callable[[socket.socket], None], getattr(importlib.import_module(module), function)
-    )
-    serve(connection)
-    os._exit(0)
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable, "-I", "-m", forkserver.__name__,
+                    str(theirs.fileno()), *self._roles,
+                ],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                cwd="/",
+            )  # fmt: skip
+        self._control = ours
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._process is not None:
+            try:
+                self._process.wait(_EXIT_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    async def fork(self, role: str) -> Worker:
+        """A new helper for `role`; `infrastructure` if there can be none now."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                pidfd = await trio.to_thread.run_sync(
+                    self._fork, role, theirs, limiter=self._limiter
+                )
+            except OSError as error:
+                ours.close()
+                raise infrastructure(
+                    f"cannot start a helper process: {error.strerror or error}", retryable=True
+                ) from error
+        return Worker(pidfd, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+    def _fork(self, role: str, connection: socket.socket) -> int:
+        """Ask for a helper; its pidfd. A server that has died is replaced, once."""
+        try:
+            return self._ask(role, connection)
+        except ConnectionError:
+            self._stop()
+            self._start()
+            return self._ask(role, connection)
+
+    def _ask(self, role: str, connection: socket.socket) -> int:
+        assert self._control is not None
+        socket.send_fds(self._control, [role.encode()], [connection.fileno()])
+        answer, descriptors, _, _ = socket.recv_fds(self._control, forkserver.MAX_MESSAGE, 1)
+        if not answer:
+            raise ConnectionResetError("the fork server died")
+        if answer != forkserver.OK:
+            raise OSError(answer.decode())
+        return descriptors[0]
 
 
 class Worker:
     """A running helper process; close it, or kill it, to be rid of it."""
 
-    def __init__(self, process: Any, connection: trio.SocketStream) -> None:
-        self._process = process
-        self._pidfd = os.pidfd_open(process.pid)
+    def __init__(self, pidfd: int, connection: trio.SocketStream) -> None:
+        self._pidfd = pidfd
         self._stream = connection
         self._reader = framing.FrameReader(connection, MAX_FRAME)
-        self.pid: int = process.pid
-
-    @classmethod
-    async def start(cls, role: str) -> Self:
-        """Fork a helper for `role` ("module:function")."""
-        ours, theirs = socket.socketpair()
-        process = _context.Process(target=_run, args=(role, theirs), daemon=True)
-        try:
-            await trio.to_thread.run_sync(process.start, limiter=_starting)
-        except OSError as error:
-            ours.close()
-            raise infrastructure(
-                f"cannot start a helper process: {error.strerror}", retryable=True
-            ) from error
-        finally:
-            theirs.close()
-        return cls(process, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
 
     async def send(self, item: Any) -> None:
         """Send one item; `infrastructure` if the helper is gone."""
         try:
             await self._stream.send_all(framing.encode_frame(item))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise self._gone() from None
+            raise _gone() from None
 
     async def send_descriptor(self, descriptor: int) -> None:
         """Hand a descriptor over; the caller keeps its own."""
@@ -92,16 +126,16 @@ class Worker:
         try:
             await self._stream.socket.sendmsg([b"\0"], [rights])
         except OSError:
-            raise self._gone() from None
+            raise _gone() from None
 
     async def receive(self) -> Any:
         """The next item; `infrastructure` if the helper is gone."""
         try:
             body = await self._reader.read()
         except (framing.FrameError, trio.BrokenResourceError, trio.ClosedResourceError):
-            raise self._gone() from None
+            raise _gone() from None
         if body is None:
-            raise self._gone()
+            raise _gone()
         if len(body) > framing.MAX_FRAME:
             return await trio.to_thread.run_sync(framing.decode_item, body)
         return framing.decode_item(body)
@@ -123,8 +157,6 @@ class Worker:
             if self.is_alive():
                 self.kill()
                 await self.ended()
-        self._process.join()
-        self._process.close()
         os.close(self._pidfd)
 
     def is_alive(self) -> bool:
@@ -138,5 +170,6 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
-    def _gone(self) -> Exception:
-        return infrastructure("a helper process of the daemon died", retryable=True)
+
+def _gone() -> Exception:
+    return infrastructure("a helper process of the daemon died", retryable=True)
