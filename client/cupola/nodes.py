@@ -30,7 +30,7 @@ class Digest(bytes):
 
     __slots__ = ()
 
-    def __new__(cls, value: bytes) -> Self:
+    def __new__(cls, value: bytes) -> Self:  # noqa: D102
         if len(value) != DIGEST_LENGTH:
             raise ValueError(f"a digest has {DIGEST_LENGTH} bytes, not {len(value)}")
         return super().__new__(cls, value)
@@ -58,7 +58,7 @@ class Name(bytes):
 
     __slots__ = ()
 
-    def __new__(cls, value: bytes) -> Self:
+    def __new__(cls, value: bytes) -> Self:  # noqa: D102
         if not 1 <= len(value) <= MAX_NAME_LENGTH:
             raise ValueError(f"a name has 1 to {MAX_NAME_LENGTH} bytes, not {len(value)}")
         if b"/" in value or b"\0" in value:

@@ -22,8 +22,9 @@ from cupolad.host.uids import UidPool
 from cupolad.layout import BUILD_UID, Layout
 from cupolad.logs import BuildLog
 from cupolad.request import ValidRequest
-from cupolad.runc import Exit, RunLimits, Runtime
+from cupolad.runc import Exit, Runtime
 from cupolad.spec import SandboxSettings, make_spec
+from cupolad.watch import RunLimits
 from cupolad.workers.pool import WorkerPool
 
 _TAIL_LINES: Final = 20

@@ -33,7 +33,7 @@ class SandboxPath(str):
 
     __slots__ = ()
 
-    def __new__(cls, path: str) -> Self:
+    def __new__(cls, path: str) -> Self:  # noqa: D102
         if path.startswith("/"):
             raise ValueError("must be relative to the build's root, without a leading slash")
         _check_components(path)
@@ -61,7 +61,7 @@ class HostPath(str):
 
     __slots__ = ()
 
-    def __new__(cls, path: str) -> Self:
+    def __new__(cls, path: str) -> Self:  # noqa: D102
         if not path.startswith("/"):
             raise ValueError("must be absolute")
         _check_components(path[1:])

@@ -1,4 +1,4 @@
-"""The fourth step: runs a bundle with runc, watches it, and ends it whatever happens.
+"""The fourth step: runs a bundle with runc, and ends it whatever happens.
 
 runc only starts the container (`run --detach`): the container then has the daemon's own pipes and
 /dev/null, and costs no second process.  The daemon is the subreaper of its descendants, so it
@@ -26,7 +26,8 @@ from cupola.messages import BuildUsage
 from cupolad.host import files
 from cupolad.host.cgroups import Cgroup, CgroupLimits
 from cupolad.layout import Layout
-from cupolad.logs import BuildLog, Stream
+from cupolad.logs import BuildLog
+from cupolad.watch import RunLimits, Watch
 
 _log = logging.getLogger(__name__)
 
@@ -35,18 +36,8 @@ ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS": "1"
 
 _START_SECONDS: Final = 60
 _KILL_SECONDS: Final = 30
-_DRAIN_SECONDS: Final = 5
-_READ_SIZE: Final = 64 * 1024
 
 _CANNOT_EXECUTE: Final = re.compile(r'exec: "(?P<program>(?:[^"\\]|\\.)*)": (?P<reason>[^"]+)$')
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """How long a build may run, and be silent, in seconds; None for no limit."""
-
-    wall: float | None = None
-    silence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +75,8 @@ class Runtime:
             stdout, stderr = await self._start(layout, owner, init)
             started = trio.current_time()
             async with stdout, stderr:
-                watch = _Watch(init, cgroup, limits, log)
-                await watch.until_end(stdout, stderr, doom)
+                watch = Watch(cgroup, limits, log)
+                await watch.until_end(init.ended, stdout, stderr, doom)
             usage = BuildUsage(
                 wall_us=int((trio.current_time() - started) * 1e6),
                 cpu_us=cgroup.cpu_us(),
@@ -226,85 +217,6 @@ class _Pipe:
         os.close(self.writer)
         if self._reader is not None:
             os.close(self._reader)
-
-
-class _Watch:
-    """Watches a running container; the first of several things ends it."""
-
-    def __init__(self, init: _Init, cgroup: Cgroup, limits: RunLimits, log: BuildLog) -> None:
-        self._init, self._cgroup, self._limits, self._log = init, cgroup, limits, log
-        self._silent_since = trio.current_time()
-        self._verdict: CupolaError | None = None
-
-    async def until_end(
-        self,
-        stdout: trio.lowlevel.FdStream,
-        stderr: trio.lowlevel.FdStream,
-        doom: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Return when the first process has ended and all that it wrote is in the log.
-
-        If a limit, or the host, ended it, the error that says so is raised.
-        """
-        async with trio.open_nursery() as watchers:
-            if self._limits.wall is not None:
-                watchers.start_soon(self._limit_wall, self._limits.wall)
-            if self._limits.silence is not None:
-                watchers.start_soon(self._limit_silence, self._limits.silence)
-            if self._cgroup.oom_events is not None:
-                watchers.start_soon(self._end_when_out_of_memory, self._cgroup.oom_events)
-            watchers.start_soon(self._end_on, doom)
-            async with trio.open_nursery() as pumps:
-                pumps.start_soon(self._pump, "stdout", stdout)
-                pumps.start_soon(self._pump, "stderr", stderr)
-                await self._init.ended()
-                pumps.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
-            watchers.cancel_scope.cancel()
-        if self._verdict is not None:
-            raise self._verdict
-
-    def _condemn(self, verdict: CupolaError | None) -> None:
-        """Kill the build; `verdict` is what the client is told, if nothing was said before."""
-        self._verdict = self._verdict or verdict
-        self._cgroup.kill()
-
-    async def _pump(self, stream: Stream, source: trio.lowlevel.FdStream) -> None:
-        """Move what the build writes into the log."""
-        while data := await source.receive_some(_READ_SIZE):
-            self._silent_since = trio.current_time()
-            try:
-                await self._log.append(stream, bytes(data))
-            except BuildError as error:
-                self._condemn(error)
-                return
-            except OSError as error:
-                self._condemn(
-                    infrastructure(f"cannot write the log: {error.strerror}", retryable=True)
-                )
-                return
-
-    async def _limit_wall(self, seconds: float) -> None:
-        await trio.sleep(seconds)
-        self._condemn(
-            BuildError("timeout", f"the build ran for more than {seconds:g} s", limit=int(seconds))
-        )
-
-    async def _limit_silence(self, seconds: float) -> None:
-        # Not a busy wait: it sleeps until the silence could be long enough.
-        while (left := self._silent_since + seconds - trio.current_time()) > 0:  # noqa: ASYNC110
-            await trio.sleep(left)
-        self._condemn(
-            BuildError("silence", f"the build wrote nothing for {seconds:g} s", limit=int(seconds))
-        )
-
-    async def _end_when_out_of_memory(self, events: int) -> None:
-        """cgroup v1 kills one process only; v2 is told to kill them all by itself."""
-        await trio.lowlevel.wait_readable(events)
-        self._condemn(None)
-
-    async def _end_on(self, doom: Callable[[], Awaitable[None]]) -> None:
-        await doom()
-        self._condemn(infrastructure("the server of the inputs died", retryable=True))
 
 
 async def end(cgroup: Cgroup) -> None:

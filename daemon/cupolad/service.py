@@ -17,10 +17,10 @@ from cupolad.config import Config
 from cupolad.host.cgroups import CgroupLimits
 from cupolad.peers import Peer
 from cupolad.request import Policy, RequestLimits
-from cupolad.runc import RunLimits
 from cupolad.scheduler import Scheduler
 from cupolad.spec import SandboxSettings
 from cupolad.store import Store
+from cupolad.watch import RunLimits
 
 VERSION: Final = 1
 """The protocol version that this daemon speaks."""

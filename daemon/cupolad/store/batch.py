@@ -30,7 +30,7 @@ _READ_SIZE: Final = 1024 * 1024
 class Observer(Protocol):
     """Sees the bytes of a file as they are hashed."""
 
-    def __call__(self, data: memoryview, /) -> object: ...
+    def __call__(self, data: memoryview, /) -> object: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
