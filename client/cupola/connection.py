@@ -34,7 +34,7 @@ class Connection:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
-        self._reader = FrameReader(stream)
+        self._reader = FrameReader(stream.socket)
         self.limits: Mapping[str, int] = {}
 
     @classmethod
@@ -67,7 +67,7 @@ class Connection:
             if body is None:
                 raise _lost()
             reply = wire.decode_reply(framing.decode_item(body))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+        except (OSError, trio.ClosedResourceError):
             raise _lost() from None
         except (FrameError, ShapeError) as error:
             raise infrastructure(

@@ -8,9 +8,10 @@ means is not known here.
 
 from __future__ import annotations
 
-import io
+import contextlib
 import math
 import struct
+from collections.abc import Awaitable
 from typing import Any, Final, Protocol
 
 import cbor2
@@ -26,18 +27,19 @@ OVERHEAD: Final = 64 * 1024
 MAX_DEPTH: Final = 16
 """Levels of arrays and maps in an item."""
 
-_READ_SIZE: Final = 256 * 1024
+_FIRST_BUFFER: Final = 256 * 1024
+"""Bytes that are set aside for a frame before any have come."""
 
 
 class FrameError(ValueError):
     """The bytes that came are no frame, or none that is accepted; the stream is useless now."""
 
 
-class ByteStream(Protocol):
-    """What frames are read from: any trio stream that can receive."""
+class Source(Protocol):
+    """What frames are read from: a trio socket."""
 
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Some bytes, at least one; none at the end of the stream."""
+    def recv_into(self, buffer: memoryview, /) -> Awaitable[int]:
+        """Fill the beginning of `buffer`; how many bytes, none at the end of the stream."""
         ...
 
 
@@ -60,10 +62,9 @@ def encode_frame(item: Any) -> bytes:
 
 def decode_item(body: bytes | bytearray) -> Any:
     """The item that `body` is the deterministic encoding of; FrameError for anything else."""
-    stream = io.BytesIO(body)
     try:
-        item = cbor2.CBORDecoder(
-            stream,
+        item = cbor2.loads(
+            body,
             tag_hook=_refuse_tag,
             semantic_decoders=_REFUSED_TAGS,
             str_errors="strict",
@@ -71,7 +72,7 @@ def decode_item(body: bytes | bytearray) -> Any:
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
-        ).decode()
+        )
         canonical = cbor2.dumps(item, canonical=True)
     except FrameError:
         raise
@@ -83,46 +84,76 @@ def decode_item(body: bytes | bytearray) -> Any:
 
 
 class FrameReader:
-    """Reads frames from a stream; bodies of up to `max_frame` bytes are accepted.
+    """Reads frames from a source; bodies of up to `max_frame` bytes are accepted.
 
     A frame that has begun has to be there in whole after `seconds`, however its bytes come in.
-    Memory grows with the bytes that have come, never with the length that a header claims.
+    Memory grows with the bytes that have come, never with the length that a header claims.  A
+    read that is cancelled loses nothing: the next one goes on where it was.
     """
 
     def __init__(
-        self, stream: ByteStream, max_frame: int = MAX_FRAME, seconds: float = math.inf
+        self, source: Source, max_frame: int = MAX_FRAME, seconds: float = math.inf
     ) -> None:
-        self._stream = stream
+        self._source = source
         self.max_frame = max_frame
         self._seconds = seconds
-        self._pending = bytearray()
+        self._start_frame()
+
+    def _start_frame(self) -> None:
+        self._header = bytearray(HEADER_LENGTH)
+        self._length: int | None = None
+        """Of the body; None as long as the header is not complete."""
+        self._body = bytearray()
+        self._received = 0
+        """Bytes of header, then of body."""
+        self._deadline = math.inf
 
     async def read(self) -> bytearray | None:
         """The body of the next frame, or None when the stream ends between two frames."""
-        if not await self._fill(1):
+        if not self._received and self._length is None and not await self._receive():
             return None
-        with trio.move_on_after(self._seconds):
-            return await self._read_begun()
+        with trio.move_on_at(self._deadline):
+            while self._received != self._length:
+                if not await self._receive():
+                    raise FrameError("the stream ended in the middle of a frame")
+            body = self._body
+            self._start_frame()
+            return body
         raise FrameError(f"a frame was not there in whole after {self._seconds:g} s")
 
-    async def _read_begun(self) -> bytearray:
-        await self._fill(HEADER_LENGTH)
-        (length,) = struct.unpack_from(">I", self._pending)
+    async def read_ahead(self) -> None:
+        """Take in what comes of the next frame, and return when it is complete.
+
+        To be cancelled at will; what goes wrong is left for `read` to find.
+        """
+        with contextlib.suppress(OSError, trio.ClosedResourceError, FrameError):
+            while self._received != self._length and await self._receive():
+                pass
+
+    async def _receive(self) -> bool:
+        """Take in some bytes; False at the end of the stream."""
+        with self._room() as room:
+            count = await self._source.recv_into(room)
+        if not count:
+            return False
+        if self._deadline == math.inf:
+            self._deadline = trio.current_time() + self._seconds
+        self._received += count
+        return True
+
+    def _room(self) -> memoryview:
+        """Where the next bytes belong."""
+        if self._length is None and self._received < HEADER_LENGTH:
+            return memoryview(self._header)[self._received :]
+        if self._length is None:
+            self._start_body()
+        elif self._received == len(self._body):
+            self._body += bytes(min(self._length, 2 * self._received) - self._received)
+        return memoryview(self._body)[self._received :]
+
+    def _start_body(self) -> None:
+        (length,) = struct.unpack(">I", self._header)
         if not 0 < length <= self.max_frame:
             raise FrameError(f"a frame has 1 to {self.max_frame} bytes, not {length}")
-        await self._fill(HEADER_LENGTH + length)
-        body = self._pending[HEADER_LENGTH : HEADER_LENGTH + length]
-        del self._pending[: HEADER_LENGTH + length]
-        return body
-
-    async def _fill(self, wanted: int) -> bool:
-        """Wait until `wanted` bytes are pending; False if the stream ended before the first."""
-        pending = self._pending
-        while len(pending) < wanted:
-            data = await self._stream.receive_some(_READ_SIZE)
-            if not data:
-                if pending:
-                    raise FrameError("the stream ended in the middle of a frame")
-                return False
-            pending += data
-        return True
+        self._length, self._received = length, 0
+        self._body = bytearray(min(length, _FIRST_BUFFER))

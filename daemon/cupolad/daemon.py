@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 
 _DIRECTORY_MODE: Final = 0o700
 _IDLE_CHECKS: Final = 10
+_KEPT_MEMORY: Final = 16 * 1024 * 1024
 
 
 class StartError(Exception):
@@ -61,6 +62,7 @@ def run(config: Config, options: Options) -> None:
         notifier = Notifier()
         inherited = activation.take_inherited(os.environ)
         _require_root()
+        kernel.keep_freed_memory(_KEPT_MEMORY)
         stack.enter_context(_directories(options))
         stack.enter_context(_locked(options.state))
         places = _enter_own_view(config, options)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar, assert_never
 
+import outcome
 import trio
 
 from cupola import framing, wire
@@ -60,7 +61,7 @@ class Session:
     def __init__(self, service: Service, stream: trio.SocketStream, peer: Peer) -> None:
         limits = service.config.limits
         self._service, self._stream, self.peer = service, stream, peer
-        self._reader = FrameReader(stream, _MAX_HELLO, limits.frame_seconds)
+        self._reader = FrameReader(stream.socket, _MAX_HELLO, limits.frame_seconds)
 
     async def serve(self) -> None:
         """Serve the client until it goes, breaks the protocol, or something unforeseen happens."""
@@ -90,15 +91,18 @@ class Session:
 
     async def _receive(self) -> Request | None:
         """The next request; None if the client has ended the connection properly."""
-        try:
-            body = await self._reader.read()
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise ClientGoneError from None
+        body = await self._read()
         if body is None:
             return None
         if len(body) > _LARGE_FRAME:
             return await self._in_thread(_decode, body)
         return _decode(body)
+
+    async def _read(self) -> bytearray | None:
+        try:
+            return await self._reader.read()
+        except (OSError, trio.ClosedResourceError):
+            raise ClientGoneError from None
 
     async def send(self, message: Reply) -> None:
         """Send one message."""
@@ -116,7 +120,7 @@ class Session:
         try:
             if await self._reader.read() is not None:
                 _log.info("uid %d: sent a message while its build ran; cancelled", self.peer.uid)
-        except (FrameError, trio.BrokenResourceError, trio.ClosedResourceError):
+        except (FrameError, OSError, trio.ClosedResourceError):
             return
 
     async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
@@ -159,19 +163,28 @@ class Session:
             lambda: Upload(service.store.batch(), service.config.limits.blob_bytes)
         )
         try:
-            message: Request | None = first
-            while isinstance(message, Put):
-                await self._in_thread(upload.put, message)
-                message = await self._receive()
-            if message is None:
-                return
-            if not isinstance(message, Commit):
+            await self._in_thread(upload.put, first)
+            last: Request | None = None
+            while last is None:
+                body = await self._read()
+                if body is None:
+                    return
+                last = await self._reading_ahead(_take_in, upload, body)
+            if not isinstance(last, Commit):
                 raise invalid_request("message", "must be a put message or a commit")
-            stored = await self._in_thread(upload.commit, message)
+            stored = await self._in_thread(upload.commit, last)
         finally:
             with trio.CancelScope(shield=True):
                 await self._in_thread(upload.close)
         await self.send(stored)
+
+    async def _reading_ahead(self, work: Callable[..., T], *args: object) -> T:
+        """What `work` returns; while it works, the next frame comes in."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._reader.read_ahead)
+            result = await outcome.acapture(self._in_thread, work, *args)
+            nursery.cancel_scope.cancel()
+        return result.unwrap()
 
     async def _stream_messages(self, messages: Iterator[Reply]) -> None:
         """Send what `messages` yields, then the end."""
@@ -182,3 +195,12 @@ class Session:
 
 def _decode(body: bytearray) -> Request:
     return wire.decode_request(framing.decode_item(body))
+
+
+def _take_in(upload: Upload, body: bytearray) -> Request | None:
+    """Take in what a frame puts; the request, if it is another one."""
+    request = _decode(body)
+    if not isinstance(request, Put):
+        return request
+    upload.put(request)
+    return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import struct
 import time
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from cupola import framing
 from cupola.framing import FrameError, FrameReader
@@ -126,11 +125,23 @@ def test_colliding_keys_cost_nothing() -> None:
 # --- reading -------------------------------------------------------------------------------------
 
 
+class Source:
+    """A memory stream that is read like a socket."""
+
+    def __init__(self, stream: trio.StapledStream) -> None:
+        self._stream = stream
+
+    async def recv_into(self, buffer: memoryview, /) -> int:
+        data = await self._stream.receive_some(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
 async def _read_all(data: bytes, **options: Any) -> list[bytes]:
     ours, theirs = memory_stream_pair()
     await theirs.send_all(data)
     await theirs.aclose()
-    reader = FrameReader(ours, **options)
+    reader = FrameReader(Source(ours), **options)
     bodies = []
     while (body := await reader.read()) is not None:
         bodies.append(bytes(body))
@@ -164,7 +175,7 @@ async def test_a_frame_has_to_come_in_time(autojump_clock: MockClock) -> None:
     del autojump_clock
     start = trio.current_time()
     ours, theirs = memory_stream_pair()
-    reader = FrameReader(ours, seconds=30)
+    reader = FrameReader(Source(ours), seconds=30)
     frame = framing.encode_frame("x" * 100)
 
     async def drip() -> None:
@@ -181,6 +192,32 @@ async def test_a_frame_has_to_come_in_time(autojump_clock: MockClock) -> None:
         nursery.cancel_scope.cancel()
 
 
-def test_no_deadline_by_default() -> None:
-    ours, _ = memory_stream_pair()
-    assert FrameReader(ours)._seconds == math.inf
+@pytest.mark.parametrize("size", [1, 1000, 256 * 1024, 256 * 1024 + 1, 3_000_000])
+async def test_frames_of_every_size(size: int) -> None:
+    body = framing.encode_frame(bytes(size))
+    assert await _read_all(body * 2) == [body[4:]] * 2
+
+
+async def test_memory_grows_with_what_has_come() -> None:
+    ours, theirs = memory_stream_pair()
+    reader = FrameReader(Source(ours))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(reader.read_ahead)
+        await theirs.send_all(struct.pack(">I", 8 << 20) + b"x" * 300_000)
+        await wait_all_tasks_blocked()
+        assert len(reader._body) <= 600_000
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_cancelled_read_loses_nothing() -> None:
+    ours, theirs = memory_stream_pair()
+    reader = FrameReader(Source(ours))
+    frame = framing.encode_frame("x" * 300)
+    for cut in range(1, len(frame)):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reader.read if cut % 2 else reader.read_ahead)
+            await theirs.send_all(frame[:cut])
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        await theirs.send_all(frame[cut:])
+        assert await reader.read() == frame[4:]

@@ -35,6 +35,10 @@ UMOUNT_NOFOLLOW: Final = 0x8
 
 CLONE_NEWNS: Final = 0x00020000
 
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
+
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -93,3 +97,15 @@ def die_with_parent(signal: int) -> None:
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0))
+
+
+def keep_freed_memory(size: int) -> None:
+    """Let malloc keep up to `size` freed bytes for the next buffer; see mallopt(3).
+
+    By default it returns every large buffer to the kernel, which then clears each page again and
+    again: that took more time than everything else together when a large blob came in.
+    """
+    if hasattr(_libc, "mallopt"):  # the GNU library
+        _libc.mallopt(_M_ARENA_MAX, 1)
+        _libc.mallopt(_M_MMAP_THRESHOLD, 2 * size)
+        _libc.mallopt(_M_TRIM_THRESHOLD, size)

@@ -111,7 +111,7 @@ class Worker:
     def __init__(self, pidfd: int, connection: trio.SocketStream) -> None:
         self._pidfd = pidfd
         self._stream = connection
-        self._reader = framing.FrameReader(connection, MAX_FRAME)
+        self._reader = framing.FrameReader(connection.socket, MAX_FRAME)
 
     async def send(self, item: Any) -> None:
         """Send one item; `infrastructure` if the helper is gone."""
@@ -132,7 +132,7 @@ class Worker:
         """The next item; `infrastructure` if the helper is gone."""
         try:
             body = await self._reader.read()
-        except (framing.FrameError, trio.BrokenResourceError, trio.ClosedResourceError):
+        except (framing.FrameError, OSError, trio.ClosedResourceError):
             raise _gone() from None
         if body is None:
             raise _gone()
