@@ -53,9 +53,11 @@ def listening(path: Path) -> Iterator[socket.socket]:
         listener.bind(str(path))
         path.chmod(SOCKET_MODE)
         listener.listen(_BACKLOG)
-        yield listener
     except OSError as error:
-        raise ActivationError(f"cannot listen at {path}: {error.strerror}") from error
+        listener.close()
+        raise ActivationError(f"cannot listen at {path}: {error.strerror or error}") from error
+    try:
+        yield listener
     finally:
         listener.close()
         path.unlink(missing_ok=True)

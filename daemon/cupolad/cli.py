@@ -13,7 +13,7 @@ from cupola.version import __version__
 from cupolad import config, daemon
 from cupolad.activation import ActivationError
 from cupolad.config import ConfigError
-from cupolad.daemon import Options, StartError
+from cupolad.startup import Options, StartError
 
 _STATE: Final = Path("/var/lib/cupola")
 _RUNTIME: Final = Path("/run/cupola")

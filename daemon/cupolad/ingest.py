@@ -5,9 +5,11 @@ The daemon reads nothing below a scratch directory itself; see `workers/outputs.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from cupola import errors, wire
@@ -16,11 +18,17 @@ from cupola.messages import BuildOutput
 from cupolad.host.uids import UidRange
 from cupolad.layout import Layout
 from cupolad.paths import SandboxPath
+from cupolad.store import StoreLimits
 from cupolad.workers.pool import WorkerPool
 
 _log = logging.getLogger(__name__)
 
 ROLE: Final = "cupolad.workers.outputs:serve"
+
+
+def setup(state: Path, limits: StoreLimits) -> dict[str, object]:
+    """What a helper is told once, before its first build."""
+    return {"state": str(state), "limits": dataclasses.asdict(limits)}
 
 
 async def ingest(

@@ -72,7 +72,8 @@ class PrivateDaemon:
 
     def __enter__(self) -> Self:
         try:
-            self.start()
+            if self._process is None:
+                self.start()
         except BaseException:
             self._remove()
             raise

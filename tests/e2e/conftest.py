@@ -83,11 +83,16 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def arrivals(daemon: PrivateDaemon) -> list[Path]:
+    """Files on their way into the store."""
+    return list((daemon.state / "incoming").glob("*/*"))
+
+
 def leftovers(daemon: PrivateDaemon) -> list[str]:
     """What there should not be when no build runs."""
     return [
         *os.listdir(daemon.state / "bundles"),
-        *os.listdir(daemon.state / "incoming"),
+        *map(str, arrivals(daemon)),
         *os.listdir(daemon.directory / "run" / "runc"),
     ]
 

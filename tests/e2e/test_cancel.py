@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import struct
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import cupola.sync
-from conftest import User, descriptors, eventually, leftovers, shell
+from conftest import User, arrivals, descriptors, eventually, leftovers, shell
 from cupola import BuildRequest, CupolaError, FileNode, Name, framing, wire
 from cupola.messages import Build, Hello, PutBlob, PutChunk
 from cupola.nodes import Digest
@@ -145,6 +144,6 @@ def test_leaving_in_the_middle_of_an_upload(
         send(connection, PutBlob(Digest(bytes(32)), 1 << 40))
         send(connection, PutChunk(b"x" * 100_000))
         connection.close()
-    assert eventually(lambda: os.listdir(daemon.state / "incoming") == [])
+    assert eventually(lambda: arrivals(daemon) == [])
     assert eventually(lambda: descriptors(daemon.pid) <= count + 8)
     assert client.status().store_blobs >= 0

@@ -409,3 +409,18 @@ def test_a_build_that_ignores_a_damaged_input_fails_all_the_same(
         with pytest.raises(CupolaError, match="store may be damaged"):
             client.build(shell("cat /inputs/t/f || :; : > out", inputs={Name(b"t"): node}))
         assert blob.name in own.log.read_text()
+
+
+def test_the_umask_it_is_started_with_does_not_matter(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        daemon = PrivateDaemon()
+        daemon.start()
+    finally:
+        os.umask(before)
+    with daemon, cupola.sync.connect(daemon.socket) as client:
+        client.build(shell("cat /etc/passwd > out"))
+        (tmp_path / "file").write_bytes(b"data")
+        client.import_path(tmp_path / "file")
+        blobs = list((daemon.state / "blobs").glob("*/*"))
+        assert {blob.stat().st_mode & 0o7777 for blob in blobs} == {0o444}

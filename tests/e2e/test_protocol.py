@@ -21,7 +21,7 @@ import pytest
 import trio
 
 import cupola.sync
-from conftest import descriptors, eventually, shell
+from conftest import arrivals, descriptors, eventually, shell
 from cupola import CupolaError, DirectoryNode, FileNode, Name, SymlinkNode, framing, wire
 from cupola.connection import Connection
 from cupola.messages import (
@@ -205,7 +205,7 @@ def next_request_works(daemon: PrivateDaemon) -> Iterator[None]:
         client.build(shell(": > out"))
         assert eventually(lambda: descriptors(daemon.pid) <= count + 6)
     assert os.listdir(daemon.state / "bundles") == []
-    assert eventually(lambda: os.listdir(daemon.state / "incoming") == [])
+    assert eventually(lambda: arrivals(daemon) == [])
 
 
 HELLO = wire.encode(Hello((1,), "x"))

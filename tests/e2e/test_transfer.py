@@ -16,7 +16,7 @@ import trio
 import cupola
 import cupola.sync
 import reference
-from conftest import eventually, shell
+from conftest import arrivals, eventually, shell
 from cupola import Directory, FileNode, HostError, Name, Progress, SymlinkNode, exporter, notation
 from cupola.connection import Connection
 from cupola.exporter import ExportPathError
@@ -300,7 +300,7 @@ def test_a_full_disk_is_told_and_harms_nothing(small_disk: Path, tmp_path: Path)
         with pytest.raises(cupola.CupolaError) as failed:
             client.build(shell("cat /dev/zero > out"))
         assert failed.value.code in ("build_failed", "infrastructure")
-        assert eventually(lambda: os.listdir(daemon.state / "incoming") == [])
+        assert eventually(lambda: arrivals(daemon) == [])
         assert os.listdir(daemon.state / "bundles") == []
         assert client.has(small)
         with client.open_blob(small) as blob:  # type: ignore[arg-type]

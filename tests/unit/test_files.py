@@ -44,8 +44,11 @@ def test_open_beneath(tmp_path: Path, top: int) -> None:
 
 def test_make_directories(tmp_path: Path, top: int) -> None:
     owner = (os.getuid(), os.getgid())
-    os.umask(0o077)
-    os.close(files.make_directories(top, b"a/b/c", 0o1777, *owner))
+    before = os.umask(0o077)
+    try:
+        os.close(files.make_directories(top, b"a/b/c", 0o1777, *owner))
+    finally:
+        os.umask(before)
     assert (tmp_path / "a/b/c").stat().st_mode & 0o7777 == 0o1777
     (tmp_path / "a").chmod(0o700)
     os.close(files.make_directories(top, b"a/d", 0o755, *owner))

@@ -1,12 +1,13 @@
 """Blob files: where they lie, and how a file becomes one.
 
-A blob is written under a random name in a directory of its writer's own, made durable, and only
-then renamed to the name that its digest gives it.  Whether a blob counts as present is not known
+A blob is written under a random name among the arrivals, made durable, and only then renamed to
+the name that its digest gives it.  Whether a blob counts as present is not known
 here (`database.py` knows).
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 from collections.abc import Sequence
@@ -19,9 +20,16 @@ from cupolad.host import files, kernel
 FEW: Final = 16
 """Up to so many files are synced one by one; more of them by one sync of the file system."""
 
+_SPREAD: Final = 64
+"""Directories that new files are made in, in turn."""
+
 
 class BlobFiles:
-    """`blobs/<2 hex>/<64 hex>` and `incoming/<token>/<number>` below the state directory."""
+    """`blobs/<2 hex>/<64 hex>` and `incoming/<2 hex>/<token>-<number>` below the state directory.
+
+    The directories below `incoming` are asked to lie far apart on the disk.  In one place, ext4
+    can take several times as long for each new file if others were deleted there lately.
+    """
 
     def __init__(self, state: Path) -> None:
         self._blobs = files.open_directory(state / "blobs")
@@ -30,13 +38,16 @@ class BlobFiles:
     @staticmethod
     def create(state: Path) -> None:
         """Make the directories that are missing and drop what a killed writer left."""
-        for name in ("blobs", "incoming"):
+        for name, count in (("blobs", 256), ("incoming", _SPREAD)):
             (state / name).mkdir(mode=0o700, exist_ok=True)
-        for number in range(256):
-            (state / "blobs" / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
-        with files.opened(files.open_directory(state / "incoming")) as incoming:
-            for name in os.listdir(incoming):
-                files.remove_tree(incoming, os.fsencode(name))
+            if name == "incoming":
+                kernel.spread_subdirectories(state / name)
+            for number in range(count):
+                (state / name / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        for directory in (state / "incoming").iterdir():
+            with files.opened(files.open_directory(directory)) as descriptor:
+                for left in os.listdir(descriptor):
+                    files.remove_tree(descriptor, os.fsencode(left))
 
     def close(self) -> None:
         """Close the directories."""
@@ -55,39 +66,33 @@ class BlobFiles:
 
 
 class Arrivals:
-    """The files of one writer that are not blobs yet, each known by its number.
-
-    They lie in a directory of their own, which is made for the first of them.
-    """
+    """The files of one writer that are not blobs yet, each known by its number."""
 
     def __init__(self, blobs: int, incoming: int) -> None:
         self._blobs, self._incoming = blobs, incoming
-        self._token = secrets.token_bytes(16).hex().encode()
-        self._made: int | None = None
-        self._count = 0
-
-    @property
-    def _directory(self) -> int:
-        if self._made is None:
-            os.mkdir(self._token, 0o700, dir_fd=self._incoming)
-            self._made = os.open(self._token, files.DIRECTORY, dir_fd=self._incoming)
-        return self._made
+        self._token = secrets.token_hex(16).encode()
+        self._numbers = itertools.count(secrets.randbelow(_SPREAD))
+        self._here: set[int] = set()
 
     def new_file(self) -> tuple[int, int]:
         """A new empty file: its number, and it opened for writing."""
-        number = self._next()
+        number = next(self._numbers)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        return number, os.open(b"%d" % number, flags, 0o444, dir_fd=self._directory)
+        descriptor = os.open(self._path(number), flags, 0o444, dir_fd=self._incoming)
+        self._here.add(number)
+        return number, descriptor
 
     def take(self, directory: int, name: bytes) -> int:
         """Move the file `name` out of `directory` to here; its number."""
-        number = self._next()
-        os.rename(name, b"%d" % number, src_dir_fd=directory, dst_dir_fd=self._directory)
+        number = next(self._numbers)
+        os.rename(name, self._path(number), src_dir_fd=directory, dst_dir_fd=self._incoming)
+        self._here.add(number)
         return number
 
     def drop(self, number: int) -> None:
         """Remove a file."""
-        os.unlink(b"%d" % number, dir_fd=self._directory)
+        os.unlink(self._path(number), dir_fd=self._incoming)
+        self._here.remove(number)
 
     def publish(self, arrived: Sequence[tuple[Digest, int]]) -> None:
         """Turn files (digest, number) into blobs, durably. A blob that exists is replaced."""
@@ -96,13 +101,13 @@ class Arrivals:
         few = len(arrived) <= FEW
         if few:
             for _, number in arrived:
-                self._sync(b"%d" % number, os.O_RDONLY, self._directory)
+                self._sync(self._path(number), os.O_RDONLY, self._incoming)
         else:
-            kernel.syncfs(self._directory)
+            kernel.syncfs(self._incoming)
         for digest, number in arrived:
-            os.rename(
-                b"%d" % number, _name(digest), src_dir_fd=self._directory, dst_dir_fd=self._blobs
-            )
+            source, target = self._path(number), _name(digest)
+            os.rename(source, target, src_dir_fd=self._incoming, dst_dir_fd=self._blobs)
+            self._here.remove(number)
         if few:
             for shard in {_name(digest)[:2] for digest, _ in arrived}:
                 self._sync(shard, files.DIRECTORY, self._blobs)
@@ -111,14 +116,11 @@ class Arrivals:
 
     def close(self) -> None:
         """Remove whatever was not published."""
-        if self._made is not None:
-            os.close(self._made)
-            self._made = None
-            files.remove_tree(self._incoming, self._token)
+        for number in tuple(self._here):
+            self.drop(number)
 
-    def _next(self) -> int:
-        self._count += 1
-        return self._count
+    def _path(self, number: int) -> bytes:
+        return b"%02x/%s-%d" % (number % _SPREAD, self._token, number)
 
     @staticmethod
     def _sync(name: bytes, flags: int, directory: int) -> None:

@@ -31,7 +31,7 @@ class Store:
 
         <state>/
             blobs/<2 hex>/<64 hex>      read-only files whose bytes hash to their name
-            incoming/<token>/<number>   files on their way to become blobs; dropped at start-up
+            incoming/<2 hex>/...         files on their way to become blobs; dropped at start-up
             store.sqlite                which blobs are present, and the directories themselves
 
     A directory is present only when everything below it is, so to know that a whole tree is

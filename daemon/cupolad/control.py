@@ -1,0 +1,89 @@
+"""What ends the daemon or changes it while it runs: signals, and being idle for long."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from cupolad.config import Config, ConfigError
+from cupolad.service import Service
+
+_log = logging.getLogger(__name__)
+
+_IDLE_CHECKS: Final = 10
+"""How often one looks whether the daemon is idle, within the time that it may be."""
+
+
+class Control:
+    """Waits for a reason to stop. SIGTERM and SIGINT stop, SIGHUP reloads, a second one hurries."""
+
+    def __init__(self, service: Service, reload: Callable[[], Config]) -> None:
+        self._service, self._reload_config = service, reload
+        self._stopping = trio.Event()
+        self._hurry = trio.CancelScope()
+
+    async def wait_until_stopping(self) -> None:
+        """Return once the daemon has been told to stop, or is idle for too long."""
+        await self._stopping.wait()
+
+    async def drain(self) -> None:
+        """Let what runs end within the grace; the second signal cuts that short."""
+        scheduler = self._service.scheduler
+        running, queued = scheduler.count()
+        grace = self._service.config.daemon.drain
+        if running or queued:
+            _log.info("draining: %d builds run, %d wait, grace %g s", running, queued, grace)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._when_hurried, scheduler.cancel_all)
+            await scheduler.drain(grace)
+            nursery.cancel_scope.cancel()
+
+    async def _when_hurried(self, act: Callable[[], None]) -> None:
+        with self._hurry:
+            await trio.sleep_forever()
+        act()
+        await trio.sleep_forever()
+
+    async def obey_signals(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """React to signals until cancelled."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    await self._reload()
+                elif self._stopping.is_set():
+                    _log.warning("second %s: leaving at once", signal.Signals(number).name)
+                    self._hurry.cancel()
+                else:
+                    _log.info("%s: stopping", signal.Signals(number).name)
+                    self._stopping.set()
+
+    async def _reload(self) -> None:
+        """Apply the configuration anew; the old one stays in force if the new one is of no use."""
+        try:
+            config = await trio.to_thread.run_sync(self._reload_config)
+        except ConfigError as error:
+            _log.error("reload refused, nothing was changed: %s", error)
+            return
+        service = self._service
+        service.config = config
+        service.scheduler.configure(config.scheduler.max_builds, config.limits.queued_builds)
+        _log.info("configuration reloaded")
+
+    async def stop_when_idle(self) -> None:
+        """Stop when nobody has wanted anything for `daemon.idle_exit` seconds, if that is set."""
+        service = self._service
+        while True:
+            seconds = service.config.daemon.idle_exit
+            await trio.sleep(max(seconds, 1) / _IDLE_CHECKS)
+            idle_for = time.monotonic() - service.last_active
+            if seconds and service.is_idle() and idle_for >= seconds:
+                _log.info("idle for %g s: stopping", seconds)
+                self._stopping.set()

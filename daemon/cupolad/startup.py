@@ -1,0 +1,136 @@
+"""The steps of the daemon's start-up that touch the machine, each with its undo.
+
+Their order is `daemon.py`'s.  What cannot be had is a StartError that says what to do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cupolad import bundle, runc
+from cupolad.build import Places
+from cupolad.config import Config
+from cupolad.host import kernel, mounts
+from cupolad.host.cgroups import Cgroup, Hierarchies, children
+from cupolad.runc import Runtime
+
+_log = logging.getLogger(__name__)
+
+_PRIVATE: Final = 0o700
+_UMASK: Final = 0o022
+_KEPT_MEMORY: Final = 16 * 1024 * 1024
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Where the daemon lives, from the command line."""
+
+    state: Path
+    runtime: Path
+    socket: Path
+    reload: Callable[[], Config]
+    """Reads the configuration again; ConfigError if it is of no use."""
+
+
+def prepare_process() -> None:
+    """Check and set what this process and its children have in common."""
+    if os.geteuid() != 0:
+        raise StartError("cupolad needs to be root: start it with systemctl, or with sudo")
+    os.umask(_UMASK)
+    kernel.keep_freed_memory(_KEPT_MEMORY)
+    kernel.adopt_orphans()
+
+
+def make_directories(options: Options) -> None:
+    """Make the state and runtime directories."""
+    try:
+        options.state.mkdir(mode=_PRIVATE, parents=True, exist_ok=True)
+        options.runtime.mkdir(mode=0o755, parents=True, exist_ok=True)
+        (options.runtime / "runc").mkdir(mode=_PRIVATE, exist_ok=True)
+        (options.state / "bundles").mkdir(mode=_PRIVATE, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"cannot make {error.filename}: {error.strerror}") from error
+
+
+@contextmanager
+def locked(state: Path) -> Iterator[None]:
+    """Hold the state directory for this daemon alone; the lock ends with the process."""
+    descriptor = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StartError(
+            f"another cupolad uses {state}; stop it or choose another --state-dir"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def enter_own_view(config: Config, options: Options) -> Places:
+    """Enter the private mount namespace and make the stage."""
+    try:
+        mounts.enter_private_namespace()
+        stage = mounts.make_stage(
+            [options.state, options.runtime, options.socket, Path(config.sandbox.shell)]
+        )
+    except OSError as error:
+        raise StartError(f"cannot make private mounts: {error.strerror or error}") from error
+    return Places(options.state, options.state / "bundles", stage)
+
+
+@contextmanager
+def cgroup_parent(hierarchies: Hierarchies, state: Path) -> Iterator[str]:
+    """The cgroup of this daemon's builds; its name tells daemons of several state directories apart."""
+    instance = hashlib.sha256(os.fsencode(state.resolve())).hexdigest()[:8]
+    group = f"/cupola-{instance}"
+    try:
+        yield group
+    finally:
+        for directory in hierarchies.directories(group):
+            if directory.is_dir():
+                directory.rmdir()
+
+
+def find_runtime(config: Config, options: Options) -> Runtime:
+    """The OCI runtime, after a check that it and the sandbox shell are there."""
+    path = shutil.which(config.sandbox.runtime, path=runc.ENVIRONMENT["PATH"])
+    if path is None:
+        raise StartError(f"sandbox.runtime {config.sandbox.runtime!r} was not found; install runc")
+    if not os.access(config.sandbox.shell, os.X_OK):
+        raise StartError(
+            f"sandbox.shell {config.sandbox.shell} is not executable; install busybox-static or"
+            " name another static shell"
+        )
+    return Runtime(path, options.runtime / "runc")
+
+
+async def recover(places: Places, runtime: Runtime, hierarchies: Hierarchies, group: str) -> None:
+    """Remove what a daemon that was killed has left: containers, cgroups, mounts, bundles."""
+    leftover = children(hierarchies, group)
+    for build_id in leftover:
+        await runc.end(Cgroup(hierarchies, f"{group}/{build_id}"))
+    forgotten = runtime.sweep()
+    removed = bundle.sweep(places.bundles)
+    if leftover or forgotten or removed:
+        _log.warning(
+            "removed what a killed daemon left: %d cgroups, %d containers, %d bundles",
+            len(leftover),
+            forgotten,
+            removed,
+        )
