@@ -22,7 +22,7 @@ import cupola.sync
 from cupola import BuildConstraints, BuildRequest, DirectoryNode, Name
 from cupolad.testing import PrivateDaemon
 
-ROUNDS = 2
+ROUNDS = 3
 FILES = 40_000
 GIB = 1 << 30
 
