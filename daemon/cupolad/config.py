@@ -281,9 +281,10 @@ def _check_together(config: Config) -> None:
             f"scheduler.max_builds is {config.scheduler.max_builds}, but sandbox.uid_count is"
             f" enough for {pool.size} builds at once; give {65536} ids a build"
         )
-    # A directory or a whole upload chunk has to fit into a frame.
-    room = config.limits.frame_bytes - framing.OVERHEAD
+    # A directory has to fit into a frame, on its way in and on its way out.
+    room = min(config.limits.frame_bytes, framing.MAX_FRAME) - framing.OVERHEAD
     if config.limits.directory_bytes > room:
         raise ConfigError(
-            f"limits.directory_bytes must be at most limits.frame_bytes - {framing.OVERHEAD}"
+            f"limits.directory_bytes must be at most limits.frame_bytes - {framing.OVERHEAD},"
+            f" and at most {framing.MAX_FRAME - framing.OVERHEAD}"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,16 @@ def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     file.write_text("[scheduler]\nmax_builds = 'x'\n")
     assert cli.run(["--config", str(file), "--check-config"]) == 78
     assert f"cupolad: {file}: scheduler.max_builds must be" in capsys.readouterr().err
+
+
+def test_the_documentation_has_every_key() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    sections = dict(
+        re.findall(r"^## `\[(\w+)\]`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    )
+    documented = {
+        f"{section}.{key}": meaning
+        for section, rows in sections.items()
+        for key, meaning in re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", rows, re.MULTILINE)
+    }
+    assert documented == {name: meaning for name, _, _, meaning in Config().describe()}

@@ -1,0 +1,42 @@
+"""The documentation is complete where that can be told, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from pathlib import Path
+
+import pytest
+
+from cupola import errors, wire
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PROTOCOL = (ROOT / "docs" / "protocol.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(
+    "kind", [*wire._PLAIN.values(), *(kind for kind, _ in wire._OTHER.values())]
+)
+def test_every_message_is_described(kind: str) -> None:
+    assert f"`{kind}`" in PROTOCOL
+
+
+@pytest.mark.parametrize("code", sorted(errors._KINDS))
+def test_every_error_is_described(code: str) -> None:
+    assert f"`{code}`" in PROTOCOL
+
+
+def test_a_plain_installation_is_a_client() -> None:
+    requirements = importlib.metadata.requires("cupola") or []
+    plain = {re.split(r"[^\w-]", line)[0] for line in requirements if "extra ==" not in line}
+    daemon = {re.split(r"[^\w-]", line)[0] for line in requirements if 'extra == "daemon"' in line}
+    assert plain == {"blake3", "cbor2", "protobuf", "rich", "trio"}
+    assert {"pyfuse3", "pystemd"} <= daemon

@@ -1,0 +1,132 @@
+"""The limits in time, with a clock that turns by itself and a build that is only pretended."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_one_way_pair
+
+from cupola.errors import CupolaError
+from cupolad.host.cgroups import Cgroup, Hierarchies
+from cupolad.logs import BuildLog
+from cupolad.watch import RunLimits, Watch
+
+
+class PretendedBuild(Cgroup):
+    """Its processes end when they are killed, or when told to."""
+
+    def __init__(self, log: BuildLog) -> None:
+        super().__init__(Hierarchies({}), "/x")
+        self.log = log
+        self.end = trio.Event()
+        self.killed = False
+        self.sending_out, self.stdout = memory_stream_one_way_pair()
+        self.sending_err, self.stderr = memory_stream_one_way_pair()
+
+    def kill(self) -> None:
+        self.killed = True
+        self.end.set()
+
+    async def ended(self) -> None:
+        """Return when its first process has ended."""
+        await self.end.wait()
+        await self.sending_out.aclose()
+        await self.sending_err.aclose()
+
+    async def watched(
+        self,
+        program: Callable[[], Awaitable[None]] = trio.sleep_forever,
+        doom: Callable[[], Awaitable[None]] = trio.sleep_forever,
+        **limits: float,
+    ) -> CupolaError | None:
+        """The verdict after it has done what `program` does."""
+        verdict = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(program)
+            watch = Watch(self, RunLimits(**limits), self.log)
+            try:
+                await watch.until_end(self.ended, self.stdout, self.stderr, doom)
+            except CupolaError as error:
+                verdict = error
+            nursery.cancel_scope.cancel()
+        return verdict
+
+
+@pytest.fixture
+def clock() -> MockClock:
+    """Time passes when nothing else happens, in threads neither."""
+    return MockClock(autojump_threshold=0.1)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[BuildLog]:
+    """A log that takes 1,000 bytes."""
+    with BuildLog(tmp_path, 1000) as log:
+        yield log
+
+
+async def test_a_build_that_ends_in_time(log: BuildLog, clock: MockClock) -> None:
+    build = PretendedBuild(log)
+
+    async def program() -> None:
+        await build.sending_out.send_all(b"hello")
+        await trio.sleep(4)
+        build.end.set()
+
+    assert await build.watched(program, wall=10, silence=5) is None
+    assert log.read(0, 100) == b"hello"
+    assert not build.killed
+
+
+async def test_a_build_that_runs_too_long(log: BuildLog, clock: MockClock) -> None:
+    build = PretendedBuild(log)
+    start = trio.current_time()
+    verdict = await build.watched(wall=3600)
+    assert verdict is not None
+    assert (verdict.code, verdict.details["limit"]) == ("timeout", 3600)
+    assert trio.current_time() - start == pytest.approx(3600)
+    assert build.killed
+
+
+async def test_silence_counts_from_the_last_word(log: BuildLog, clock: MockClock) -> None:
+    build = PretendedBuild(log)
+    start = trio.current_time()
+
+    async def program() -> None:
+        for _ in range(3):
+            await trio.sleep(50)
+            await build.sending_err.send_all(b".")
+
+    verdict = await build.watched(program, silence=60)
+    assert verdict is not None
+    assert verdict.code == "silence"
+    assert trio.current_time() - start == pytest.approx(150 + 60)
+
+
+async def test_the_first_verdict_counts(log: BuildLog, clock: MockClock) -> None:
+    verdict = await PretendedBuild(log).watched(wall=5, silence=5.5)
+    assert verdict is not None
+    assert verdict.code == "timeout"
+
+
+async def test_a_log_that_is_too_long(log: BuildLog, clock: MockClock) -> None:
+    build = PretendedBuild(log)
+    verdict = await build.watched(lambda: build.sending_out.send_all(b"x" * 1001), wall=100)
+    assert verdict is not None
+    assert verdict.code == "log_limit"
+    assert build.killed
+
+
+async def test_the_host_fails(log: BuildLog, clock: MockClock) -> None:
+    build = PretendedBuild(log)
+
+    async def doom() -> None:
+        await trio.sleep(1)
+
+    verdict = await build.watched(doom=doom)
+    assert verdict is not None
+    assert verdict.code == "infrastructure"
+    assert build.killed
