@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import sys
 
+_EXIT_UNAVAILABLE = 69
+
 
 def main() -> int:
     """Run the daemon's command line."""
-    from cupolad.cli import run
-
+    try:
+        from cupolad.cli import run
+    except ModuleNotFoundError as error:
+        print(
+            f"cupolad: the module {error.name} is missing: only the client is installed here;"
+            " install cupola[daemon]",
+            file=sys.stderr,
+        )
+        return _EXIT_UNAVAILABLE
     return run(sys.argv[1:])
 
 

@@ -1,9 +1,11 @@
-"""The documentation is complete where that can be told, and its links lead somewhere."""
+"""The documentation is complete where that can be told, and a client is a client alone."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,12 @@ def test_a_plain_installation_is_a_client() -> None:
     daemon = {re.split(r"[^\w-]", line)[0] for line in requirements if 'extra == "daemon"' in line}
     assert plain == {"blake3", "cbor2", "protobuf", "rich", "trio"}
     assert {"pyfuse3", "pystemd"} <= daemon
+
+
+def test_a_client_alone_says_what_the_daemon_lacks() -> None:
+    start = "import sys; sys.modules['sdnotify'] = None; from cupolad.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", start], capture_output=True, text=True, check=False
+    )
+    assert done.stderr.startswith("cupolad: the module sdnotify is missing")
+    assert done.stderr.count("\n") == 1
