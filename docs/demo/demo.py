@@ -50,7 +50,10 @@ class User:
         ) as process:
             out, _ = process.communicate()
         if process.returncode != 0:
-            raise SystemExit(f"cupola failed with status {process.returncode}:\n{out.decode()}")
+            raise SystemExit(
+                f"cupola failed with status {process.returncode}:\n{out.decode()}"
+                f"the daemon's log:\n{self._daemon.log.read_text()}"
+            )
         return out.decode()
 
     def run(self, *command: str | Path) -> str:

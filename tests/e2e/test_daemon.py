@@ -424,3 +424,12 @@ def test_the_umask_it_is_started_with_does_not_matter(tmp_path: Path) -> None:
         client.import_path(tmp_path / "file")
         blobs = list((daemon.state / "blobs").glob("*/*"))
         assert {blob.stat().st_mode & 0o7777 for blob in blobs} == {0o444}
+
+
+def test_a_state_directory_on_tmpfs(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"data" * 100_000)
+    with PrivateDaemon(parent=Path("/dev/shm")) as daemon:
+        with cupola.sync.connect(daemon.socket) as client:
+            node = client.import_path(tmp_path / "file")
+            result = client.build(shell("cp /inputs/f out", inputs={Name(b"f"): node}))
+        assert result.outputs[0].node == node

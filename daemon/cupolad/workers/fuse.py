@@ -155,12 +155,17 @@ class InputFiles(pyfuse3.Operations):
 
     @_guarded
     async def read(self, fh: Any, off: int, size: int) -> bytes:
-        """The bytes at an offset; without a thread if the page cache holds them."""
+        """The bytes at an offset; without a thread if the page cache holds them.
+
+        A file system that cannot tell, such as tmpfs, says EOPNOTSUPP.
+        """
         wanted = max(0, min(size, self._files[fh] - off))
         data = bytearray(wanted)
         try:
             count = os.preadv(fh, [data], off, os.RWF_NOWAIT)
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
+                raise
             count = 0
         if count < wanted:
             count = await trio.to_thread.run_sync(os.preadv, fh, [data], off)
