@@ -55,6 +55,8 @@ async def export(connection: Connection, node: Node, destination: Path, progress
     try:
         await _fill(connection, node, directories, staging, progress)
         await trio.to_thread.run_sync(_move, staging / os.fsdecode(_ROOT), destination)
+    except OSError as error:
+        raise ExportPathError(f"cannot write {destination}: {error.strerror}") from None
     finally:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(_remove, staging)

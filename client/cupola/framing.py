@@ -1,9 +1,10 @@
 """Frames: a 4-byte big-endian length, then one CBOR item of exactly that many bytes.
 
 The item is deterministic CBOR (RFC 8949, section 4.2.1) without tags, indefinite lengths or
-duplicate keys and at most 16 levels deep; anything else is refused.  Refusing tags and keys that
-are not strings also keeps cbor2 from spending quadratic time on colliding keys.  What an item
-means is not known here.
+duplicate keys, at most 16 levels deep and made of at most 400,000 items; anything else is refused.
+Refusing tags and keys that are not strings also keeps cbor2 from spending quadratic time on
+colliding keys, and the number of items bounds time and memory: 8 MiB of empty arrays would become
+half a gigabyte of objects.  What an item means is not known here.
 """
 
 from __future__ import annotations
@@ -21,11 +22,17 @@ HEADER_LENGTH: Final = 4
 MAX_FRAME: Final = 8 * 1024 * 1024
 """Bytes in the longest item that a client accepts, and the daemon's default limit."""
 
+MIN_FRAME: Final = 2 * 1024 * 1024
+"""Bytes of an item that a daemon has to accept."""
+
 OVERHEAD: Final = 64 * 1024
 """Bytes of a frame to leave for everything around one large byte string."""
 
 MAX_DEPTH: Final = 16
 """Levels of arrays and maps in an item."""
+
+MAX_ITEMS: Final = 400_000
+"""Items in a frame, all levels together; a request with 20,000 inputs has about 260,000."""
 
 _FIRST_BUFFER: Final = 256 * 1024
 """Bytes that are set aside for a frame before any have come."""
@@ -62,6 +69,8 @@ def encode_frame(item: Any) -> bytes:
 
 def decode_item(body: bytes | bytearray) -> Any:
     """The item that `body` is the deterministic encoding of; FrameError for anything else."""
+    if len(body) > MAX_ITEMS:
+        _check_count(body)
     try:
         item = cbor2.loads(
             body,
@@ -81,6 +90,24 @@ def decode_item(body: bytes | bytearray) -> Any:
     if canonical != body:
         raise FrameError("not CBOR in its deterministic encoding, or followed by more bytes")
     return item
+
+
+def _check_count(body: bytes | bytearray) -> None:
+    """Refuse what would become too many objects. Reads heads only (RFC 8949, section 3)."""
+    position = count = 0
+    while position < len(body):
+        head = body[position]
+        position += 1
+        value = head & 0x1F
+        if value >= 24:
+            width = 1 << (value - 24) if value < 28 else 0
+            value = int.from_bytes(body[position : position + width], "big")
+            position += width
+        if head >> 5 in (2, 3):  # byte and text strings
+            position += value
+        count += 1
+        if count > MAX_ITEMS:
+            raise FrameError(f"more than {MAX_ITEMS} items in one frame")
 
 
 class FrameReader:

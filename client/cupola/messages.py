@@ -273,6 +273,7 @@ class RunningBuild:
     since: int
     """Milliseconds since 1970 (UTC)."""
     outputs: tuple[str, ...]
+    """The first four, each cut to 256 characters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,10 @@ Every resource is a context manager, so the way back is the way here, whatever h
 
 from __future__ import annotations
 
+import contextlib
+import math
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,7 +25,7 @@ from cupolad.host.uids import UidPool
 from cupolad.layout import BUILD_UID, Layout
 from cupolad.logs import BuildLog
 from cupolad.request import ValidRequest
-from cupolad.runc import Exit, Runtime
+from cupolad.runc import Exit, Runtime, StuckError
 from cupolad.spec import SandboxSettings, make_spec
 from cupolad.watch import RunLimits
 from cupolad.workers.pool import WorkerPool
@@ -46,6 +49,8 @@ class BuildLimits:
 
     group: CgroupLimits
     run: RunLimits
+    ingest: float | None = None
+    """Seconds that storing the outputs may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +85,7 @@ class Builder:
             valid.scratch_paths,
         )
         cgroup = Cgroup(self.hierarchies, f"{self.group}/{build_id}")
-        with self.uids.lease() as uids:
+        with self.uids.lease(unless=StuckError) as uids:
             async with bundle.created(layout, request, uids):
                 async with inputs.mounted(
                     layout, self.places.state, uids.base, self.input_servers
@@ -95,14 +100,33 @@ class Builder:
                         limits.run,
                         uids.host(BUILD_UID),
                         log,
-                        mount.failed,
+                        mount,
                     )
                     await mount.check()
                 await _check_exit(end, log)
-                outputs = await ingest.ingest(
-                    layout, valid.outputs, request.refscan_needles, uids, self.ingesters
-                )
+                with _limited(limits.ingest):
+                    outputs = await ingest.ingest(
+                        layout,
+                        valid.outputs,
+                        request.refscan_needles,
+                        uids,
+                        self.places.state,
+                        self.ingesters,
+                    )
         return outputs, end.usage
+
+
+@contextlib.contextmanager
+def _limited(seconds: float | None) -> Iterator[None]:
+    """Let the block take so long at most; `timeout` if it is not done by then."""
+    with trio.move_on_after(math.inf if seconds is None else seconds) as in_time:
+        yield
+    if in_time.cancelled_caught:
+        raise BuildError(
+            "timeout",
+            f"storing the outputs took more than {seconds:g} s; the build may have made sparse files",
+            limit=int(seconds or 0),
+        )
 
 
 async def _check_exit(end: Exit, log: BuildLog) -> None:

@@ -90,7 +90,7 @@ def _fill_scratch(layout: Layout, request: BuildRequest, owner: tuple[int, int])
         parent, name = _enter_parent(layout, SandboxPath(path), owner)
         with files.opened(parent):
             files.write_new_file(parent, name, contents, 0o644, *owner)
-    if layout.inputs_among_scratch:
+    if layout.inputs_among_scratch and layout.inputs:
         _make_input_mount_points(layout, owner)
     if not layout.is_in_input(SandboxPath(request.working_dir)):
         _make_in_scratch(layout, SandboxPath(request.working_dir), owner)

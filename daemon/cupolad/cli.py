@@ -76,11 +76,12 @@ def run(arguments: Sequence[str]) -> int:
         logging.basicConfig(
             level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s"
         )
-        runtime = options.runtime_dir.absolute()
+        # Mounts are known to the kernel by their real paths.
+        runtime = options.runtime_dir.resolve()
         daemon.run(
             settings,
             Options(
-                options.state_dir.absolute(),
+                options.state_dir.resolve(),
                 runtime,
                 (options.socket or runtime / "cupola.sock").absolute(),
                 reload=lambda: config.load(options.config),

@@ -48,6 +48,12 @@ def _count_or_zero(value: Any) -> int:
     return value
 
 
+def _frame_bytes(value: Any) -> int:
+    if type(value) is not int or not framing.MIN_FRAME <= value < 2**32:
+        raise ValueError(f"must be a whole number, {framing.MIN_FRAME} to 4294967295")
+    return value
+
+
 def _seconds(value: Any) -> float:
     if type(value) not in (int, float) or not 0 <= value <= 10 * 365 * 86400:
         raise ValueError("must be a number of seconds, 0 or above")
@@ -145,8 +151,9 @@ class LimitsSection:
     cpus: float = _key(0.0, _processors, "processors per build")
     wall_seconds: float = _key(0.0, _seconds, "seconds that a build may run")
     silence_seconds: float = _key(0.0, _seconds, "seconds that a build may write no log")
+    ingest_seconds: float = _key(3600.0, _seconds, "seconds that storing the outputs may take")
     log_bytes: int = _key(64 * 1024 * 1024, _count, "bytes of log per build")
-    frame_bytes: int = _key(framing.MAX_FRAME, _count, "bytes of one frame from a client")
+    frame_bytes: int = _key(framing.MAX_FRAME, _frame_bytes, "bytes of one frame from a client")
     frame_seconds: float = _key(30.0, _seconds, "seconds for one frame to come in whole")
     connections: int = _key(64, _count, "open connections per user")
     queued_builds: int = _key(64, _count, "waiting and running builds per user")

@@ -73,6 +73,12 @@ class Control:
             _log.error("reload refused, nothing was changed: %s", error)
             return
         service = self._service
+        if config.scheduler.max_builds > service.builder.uids.size:
+            _log.error(
+                "reload refused, nothing was changed: scheduler.max_builds is more than the"
+                " ids that the daemon was started with are enough for; restart it instead"
+            )
+            return
         service.config = config
         service.scheduler.configure(config.scheduler.max_builds, config.limits.queued_builds)
         _log.info("configuration reloaded")

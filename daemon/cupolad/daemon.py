@@ -84,4 +84,9 @@ async def _live(config: Config, options: Options) -> None:
 
 def _store_limits(config: Config) -> StoreLimits:
     limits = config.limits
-    return StoreLimits(limits.directory_depth, limits.directory_entries, limits.directory_bytes)
+    return StoreLimits(
+        depth=limits.directory_depth,
+        entries=limits.directory_entries,
+        directory_bytes=limits.directory_bytes,
+        blob_bytes=limits.blob_bytes,
+    )

@@ -12,18 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import trio
+
 from cupola import errors, wire
 from cupola.errors import CupolaError, infrastructure
 from cupola.messages import BuildOutput
 from cupolad.host.uids import UidRange
 from cupolad.layout import Layout
 from cupolad.paths import SandboxPath
-from cupolad.store import StoreLimits
+from cupolad.store import Store, StoreLimits
 from cupolad.workers.pool import WorkerPool
 
 _log = logging.getLogger(__name__)
 
 ROLE: Final = "cupolad.workers.outputs:serve"
+
+_UNDO_SECONDS: Final = 30
 
 
 def setup(state: Path, limits: StoreLimits) -> dict[str, object]:
@@ -36,9 +40,14 @@ async def ingest(
     outputs: Sequence[SandboxPath],
     needles: Sequence[bytes],
     uids: UidRange,
+    state: Path,
     pool: WorkerPool,
 ) -> tuple[BuildOutput, ...]:
-    """The outputs of a build whose processes are all gone, durably stored, in their order."""
+    """The outputs of a build whose processes are all gone, durably stored, in their order.
+
+    When this returns or raises, nobody works on the build's files any more, and nothing of them is
+    left on its way into the store.
+    """
     places = []
     for path in outputs:
         found = layout.locate(path)
@@ -47,9 +56,22 @@ async def ingest(
         places.append(
             {"scratch": str(scratch.source), "path": relative.encode(), "shown": str(path)}
         )
+    job = {
+        "owner": uids.base,
+        "outputs": places,
+        "needles": list(needles),
+        "token": layout.build_id,
+    }
     async with pool.worker() as worker:
-        await worker.send({"owner": uids.base, "outputs": places, "needles": list(needles)})
-        answer = await worker.receive()
+        try:
+            await worker.send(job)
+            answer = await worker.receive()
+        except BaseException:
+            with trio.move_on_after(_UNDO_SECONDS, shield=True):
+                worker.kill()
+                await worker.ended()
+                await trio.to_thread.run_sync(Store.drop_arrivals, state, layout.build_id)
+            raise
     if "done" not in answer:
         raise _error(layout.build_id, answer)
     return tuple(

@@ -35,9 +35,14 @@ _MAX_READ: Final = 128 * 1024
 class MountedInputs:
     """A live input mount; `server` is None where the build has no inputs."""
 
-    def __init__(self, server: Worker | None) -> None:
-        self._server = server
+    def __init__(self, server: Worker | None = None, minor: int | None = None) -> None:
+        self._server, self._minor = server, minor
         self.bytes_read = 0
+
+    def abort(self) -> None:
+        """Fail every access, pending or future, so that no process can be stuck in one."""
+        if self._minor is not None:
+            mounts.abort_fuse(self._minor)
 
     async def failed(self) -> None:
         """Return when the server is dead; wait for ever while it lives."""
@@ -61,7 +66,7 @@ class MountedInputs:
                 _log.error("inputs: %d faults: %s", report["fault_count"], report["faults"])
                 raise infrastructure(
                     f"{report['fault_count']} accesses to the inputs failed in the daemon;"
-                    " the store may be damaged, tell the administrator",
+                    " its log says why, tell the administrator",
                     retryable=False,
                 )
             return
@@ -77,7 +82,7 @@ async def mounted(
     Everything in the mount belongs to host id `owner`.
     """
     if not layout.inputs:
-        yield MountedInputs(None)
+        yield MountedInputs()
         return
     job = {
         "state": str(state),
@@ -86,18 +91,19 @@ async def mounted(
             {"name": name, "node": wire.encode_node(node)} for name, node in layout.inputs.items()
         ],
     }
-    async with pool.worker() as server, _mounted_device(str(layout.inputs_mount)) as device:
+    target = str(layout.inputs_mount)
+    async with pool.worker() as server, _mounted_device(target) as (device, minor):
         with files.opened(device):
             await server.send_descriptor(device)
             await server.send(job)
-        yield MountedInputs(server)
+        yield MountedInputs(server, minor)
 
 
 @asynccontextmanager
-async def _mounted_device(target: str) -> AsyncIterator[int]:
+async def _mounted_device(target: str) -> AsyncIterator[tuple[int, int]]:
     """A new FUSE connection, mounted at `target` for the length of the block.
 
-    Whoever enters closes the descriptor once the server has it: the connection is to end with the
+    Yields its descriptor and the minor number of the mount, by which the kernel knows it.  Whoever enters closes the descriptor once the server has it: the connection is to end with the
     server.
     """
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
@@ -113,9 +119,14 @@ async def _mounted_device(target: str) -> AsyncIterator[int]:
         raise infrastructure(
             f"cannot mount the inputs: {error.strerror}", retryable=True
         ) from error
-    _, minor = mounts.device_of(target)
     try:
-        yield device
+        _, minor = mounts.device_of(target)
+    except OSError:
+        os.close(device)
+        kernel.unmount(target, kernel.MNT_DETACH)
+        raise
+    try:
+        yield device, minor
     finally:
         with trio.move_on_after(_UNMOUNT_SECONDS, shield=True):
             await trio.to_thread.run_sync(_abort_and_detach, target, minor, abandon_on_cancel=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import trio
@@ -30,6 +31,7 @@ from cupolad.service import Service
 _log = logging.getLogger(__name__)
 
 _COPY_SIZE: Final = 256 * 1024
+_SHOWN_LENGTH: Final = 200
 
 
 class Client(Protocol):
@@ -111,7 +113,7 @@ class BuildJob:
         """Run the build once it has its permit, and tell the daemon's log how it went."""
         service = self._service
         name = f"build {job.build_id} of uid {self._peer.uid}"
-        _log.info("%s: accepted: %s", name, ", ".join(valid.outputs))
+        _log.info("%s: accepted: %s", name, _shown(valid.outputs))
 
         async def work() -> tuple[tuple[BuildOutput, ...], BuildUsage]:
             _log.info("%s: started", name)
@@ -150,6 +152,12 @@ class BuildJob:
             digest = writer.finish()
             batch.commit()
         return FileNode(digest, log.size)
+
+
+def _shown(outputs: Sequence[str]) -> str:
+    """The outputs in a few printable words."""
+    more = f" and {len(outputs) - 1} more" if len(outputs) > 1 else ""
+    return notation.printable(outputs[0].encode())[:_SHOWN_LENGTH] + more
 
 
 async def _cancel_when_gone(client: Client, scope: trio.CancelScope) -> None:

@@ -13,15 +13,15 @@ import logging
 import os
 import re
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-from cupola.errors import BuildError, CupolaError, infrastructure
+from cupola.errors import BuildError, CupolaError, HostError, infrastructure
 from cupola.messages import BuildUsage
 from cupolad.host import files
 from cupolad.host.cgroups import Cgroup, CgroupLimits
@@ -36,6 +36,8 @@ ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS": "1"
 
 _START_SECONDS: Final = 60
 _KILL_SECONDS: Final = 30
+_ABORT_SECONDS: Final = 1
+_COLLECT_SECONDS: Final = 5
 
 _CANNOT_EXECUTE: Final = re.compile(r'exec: "(?P<program>(?:[^"\\]|\\.)*)": (?P<reason>[^"]+)$')
 
@@ -64,19 +66,19 @@ class Runtime:
         limits: RunLimits,
         owner: int,
         log: BuildLog,
-        doom: Callable[[], Awaitable[None]],
+        mount: Mount,
     ) -> Exit:
         """Run the bundle of `layout` to its end; BuildError if a limit ended it.
 
-        `owner` is the host's id of the build's user.  `doom` returns if the build must not go on
-        for a cause of the host's.  When this returns or raises, no process of the build is left.
+        `owner` is the host's id of the build's user; without `mount` the build cannot go on.  When
+        this returns or raises, no process of the build is left, unless it raises StuckError.
         """
-        async with self._container(layout, cgroup, group_limits) as init:
+        async with self._container(layout, cgroup, group_limits, mount) as init:
             stdout, stderr = await self._start(layout, owner, init)
             started = trio.current_time()
             async with stdout, stderr:
                 watch = Watch(cgroup, limits, log)
-                await watch.until_end(init.ended, stdout, stderr, doom)
+                await watch.until_end(init.ended, stdout, stderr, mount.failed)
             usage = BuildUsage(
                 wall_us=int((trio.current_time() - started) * 1e6),
                 cpu_us=cgroup.cpu_us(),
@@ -91,7 +93,7 @@ class Runtime:
 
     @asynccontextmanager
     async def _container(
-        self, layout: Layout, cgroup: Cgroup, limits: CgroupLimits
+        self, layout: Layout, cgroup: Cgroup, limits: CgroupLimits, mount: Mount
     ) -> AsyncIterator[_Init]:
         """The cgroup of the build; at the end, whatever is left of the container is removed.
 
@@ -108,10 +110,12 @@ class Runtime:
                 ) from error
             yield init
         finally:
-            await end(cgroup)
-            await init.collect()
-            with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self.forget, layout.build_id)
+            try:
+                await end(cgroup, mount.abort)
+            finally:
+                await init.collect()
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self.forget, layout.build_id)
 
     def forget(self, build_id: str) -> None:
         """Remove runc's record of a container that is no more. Blocks."""
@@ -168,6 +172,29 @@ class Runtime:
         raise infrastructure(f"runc did not start within {_START_SECONDS} s", retryable=True)
 
 
+class Mount(Protocol):
+    """What a build reads its inputs through."""
+
+    async def failed(self) -> None:
+        """Return when it has failed."""
+        ...
+
+    def abort(self) -> None:
+        """Fail every access, pending or future."""
+        ...
+
+
+class StuckError(HostError):
+    """Processes of a build cannot be killed; nothing of theirs may be used again."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "infrastructure",
+            "the build's processes cannot be killed; tell the administrator",
+            retryable=False,
+        )
+
+
 class _Init:
     """The container's first process, an orphan that the daemon has adopted and has to collect."""
 
@@ -189,7 +216,7 @@ class _Init:
         """Learn how it ended, after its cgroup was emptied; nothing if it never was."""
         if self._pidfd is None:
             return
-        with trio.move_on_after(_KILL_SECONDS, shield=True):
+        with trio.move_on_after(_COLLECT_SECONDS, shield=True):
             await self.ended()
             self.status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)  # noqa: ASYNC222
         os.close(self._pidfd)
@@ -219,20 +246,25 @@ class _Pipe:
             os.close(self._reader)
 
 
-async def end(cgroup: Cgroup) -> None:
+async def end(cgroup: Cgroup, abort: Callable[[], None] | None = None) -> None:
     """Kill what is left in a cgroup until it is empty, and remove it.
 
-    Bounded, and never cancelled.  In most cases nothing is left, and removing it shows that.
+    Bounded, and never cancelled.  In most cases nothing is left, and removing it shows that.  A
+    process that does not die waits for a FUSE server that does not answer; `abort` frees it.
+    StuckError if there are processes left all the same.
     """
-    delay = 0.001
+    start, delay = trio.current_time(), 0.001
     with trio.move_on_after(_KILL_SECONDS, shield=True) as in_time:
         # cgroup v1 has no event to wait for.
         while not await trio.to_thread.run_sync(cgroup.remove):
             cgroup.kill()
+            if abort is not None and trio.current_time() > start + _ABORT_SECONDS:
+                abort()
             await trio.sleep(delay)
             delay = min(2 * delay, 0.1)
     if in_time.cancelled_caught:
         _log.error("cgroup %s: processes survive SIGKILL for %d s", cgroup.group, _KILL_SECONDS)
+        raise StuckError
 
 
 async def _kill(process: trio.Process) -> None:

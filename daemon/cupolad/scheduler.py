@@ -10,7 +10,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -18,6 +18,11 @@ from cupola.errors import CupolaError, RequestError, infrastructure
 from cupola.messages import RunningBuild
 
 T = TypeVar("T")
+
+_DELIVERY_SECONDS: Final = 2
+_SHOWN_OUTPUTS: Final = 4
+_SHOWN_LENGTH: Final = 256
+"""What a status report tells of a build's outputs."""
 
 
 def now_ms() -> int:
@@ -36,13 +41,15 @@ class Job:
     started_at: int = 0
     left_queue: trio.Event = field(default_factory=trio.Event)
     """Set when the build has its permit, or never will."""
+    ended: trio.Event = field(default_factory=trio.Event)
+    """Set when the build is over; its client may not have been told yet."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     verdict: CupolaError | None = None
 
     @property
     def running(self) -> bool:
         """Whether it has its permit."""
-        return self.started_at > 0
+        return self.started_at > 0 and not self.ended.is_set()
 
     def start(self) -> None:
         """Note that it has its permit."""
@@ -62,7 +69,7 @@ class Job:
             self.uid,
             "running" if self.running else "queued",
             since,
-            self.outputs,
+            tuple(path[:_SHOWN_LENGTH] for path in self.outputs[:_SHOWN_OUTPUTS]),
         )
 
 
@@ -93,8 +100,9 @@ class Scheduler:
 
     def count(self) -> tuple[int, int]:
         """How many builds run, and how many wait."""
-        running = sum(job.running for job in self._jobs.values())
-        return running, len(self._jobs) - running
+        jobs = [job for job in self._jobs.values() if not job.ended.is_set()]
+        running = sum(job.running for job in jobs)
+        return running, len(jobs) - running
 
     @contextlib.contextmanager
     def admitted(self, uid: int, outputs: tuple[str, ...]) -> Iterator[Job]:
@@ -114,6 +122,7 @@ class Scheduler:
         try:
             yield job
         finally:
+            job.ended.set()
             del self._jobs[job.build_id]
             if not self._jobs:
                 self._empty.set()
@@ -129,20 +138,30 @@ class Scheduler:
                     job.start()
                     return await work()
         finally:
+            job.ended.set()
             job.left_queue.set()
         assert job.verdict is not None, "only Job.cancel cancels the scope"
         raise job.verdict
 
     async def drain(self, seconds: float) -> None:
-        """Take on nothing more, refuse what waits, and let what runs end, for so long at most."""
+        """Take on nothing more, refuse what waits, and let what runs end, for so long at most.
+
+        Clients then have a moment to be told; one that does not read cannot hold the daemon up.
+        """
         self.draining = True
         for job in self.jobs():
             if not job.running:
                 job.cancel(_shutting_down())
         with trio.move_on_after(seconds):
-            await self._empty.wait()
+            await self._all_ended()
         self.cancel_all()
-        await self._empty.wait()
+        await self._all_ended()
+        with trio.move_on_after(_DELIVERY_SECONDS):
+            await self._empty.wait()
+
+    async def _all_ended(self) -> None:
+        for job in self.jobs():
+            await job.ended.wait()
 
     def cancel_all(self) -> None:
         """End everything now."""

@@ -43,6 +43,8 @@ class Service:
     builder: Builder
     threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(_THREADS))
     """For work on the store, so that it cannot take the threads of clean-up."""
+    decoding: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+    """For large frames: what they become must not fill the memory all at once."""
     connections: Counter[int] = field(default_factory=Counter)
     """Open connections of each user."""
     started: float = field(default_factory=time.monotonic)
@@ -82,6 +84,7 @@ class Service:
         return BuildLimits(
             CgroupLimits(limits.memory or None, limits.processes or None, limits.cpus or None),
             RunLimits(limits.wall_seconds or None, limits.silence_seconds or None),
+            limits.ingest_seconds or None,
         )
 
     def is_idle(self) -> bool:
@@ -107,6 +110,6 @@ class Service:
             builds=tuple(
                 job.describe()
                 for job in self.scheduler.jobs()
-                if peer.is_root or job.uid == peer.uid
+                if not job.ended.is_set() and (peer.is_root or job.uid == peer.uid)
             ),
         )

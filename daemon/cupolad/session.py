@@ -95,7 +95,7 @@ class Session:
         if body is None:
             return None
         if len(body) > _LARGE_FRAME:
-            return await self._in_thread(_decode, body)
+            return await trio.to_thread.run_sync(_decode, body, limiter=self._service.decoding)
         return _decode(body)
 
     async def _read(self) -> bytearray | None:
@@ -160,31 +160,30 @@ class Session:
         """Take in put messages until the commit. An error ends the connection."""
         service = self._service
         upload = await self._in_thread(
-            lambda: Upload(service.store.batch(), service.config.limits.blob_bytes)
+            lambda: Upload(service.store.batch(), service.store.limits.blob_bytes)
         )
         try:
-            await self._in_thread(upload.put, first)
-            last: Request | None = None
-            while last is None:
-                body = await self._read()
-                if body is None:
-                    return
-                last = await self._reading_ahead(_take_in, upload, body)
-            if not isinstance(last, Commit):
+            message: Request | None = first
+            while isinstance(message, Put):
+                await self._reading_ahead(upload.put, message)
+                message = await self._receive()
+            if message is None:
+                return
+            if not isinstance(message, Commit):
                 raise invalid_request("message", "must be a put message or a commit")
-            stored = await self._in_thread(upload.commit, last)
+            stored = await self._in_thread(upload.commit, message)
         finally:
             with trio.CancelScope(shield=True):
                 await self._in_thread(upload.close)
         await self.send(stored)
 
-    async def _reading_ahead(self, work: Callable[..., T], *args: object) -> T:
-        """What `work` returns; while it works, the next frame comes in."""
+    async def _reading_ahead(self, work: Callable[..., None], *args: object) -> None:
+        """Work; meanwhile, the next frame comes in."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._reader.read_ahead)
             result = await outcome.acapture(self._in_thread, work, *args)
             nursery.cancel_scope.cancel()
-        return result.unwrap()
+        result.unwrap()
 
     async def _stream_messages(self, messages: Iterator[Reply]) -> None:
         """Send what `messages` yields, then the end."""
@@ -195,12 +194,3 @@ class Session:
 
 def _decode(body: bytearray) -> Request:
     return wire.decode_request(framing.decode_item(body))
-
-
-def _take_in(upload: Upload, body: bytearray) -> Request | None:
-    """Take in what a frame puts; the request, if it is another one."""
-    request = _decode(body)
-    if not isinstance(request, Put):
-        return request
-    upload.put(request)
-    return None

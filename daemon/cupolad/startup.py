@@ -9,7 +9,9 @@ import fcntl
 import hashlib
 import logging
 import os
+import resource
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +52,8 @@ def prepare_process() -> None:
     if os.geteuid() != 0:
         raise StartError("cupolad needs to be root: start it with systemctl, or with sudo")
     os.umask(_UMASK)
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     kernel.keep_freed_memory(_KEPT_MEMORY)
     kernel.adopt_orphans()
 
@@ -63,6 +67,21 @@ def make_directories(options: Options) -> None:
         (options.state / "bundles").mkdir(mode=_PRIVATE, exist_ok=True)
     except OSError as error:
         raise StartError(f"cannot make {error.filename}: {error.strerror}") from error
+    for directory in (options.state, options.runtime):
+        _check_trusted(directory)
+    options.state.chmod(_PRIVATE)
+
+
+def _check_trusted(directory: Path) -> None:
+    """Refuse a directory that others than root own, or could put another one in place of."""
+    for path in (directory, *directory.parents):
+        status = path.stat()
+        others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if status.st_uid != 0 or (others and not status.st_mode & stat.S_ISVTX):
+            raise StartError(
+                f"{path} must belong to root and be writable by nobody else: it holds, or leads"
+                f" to, what the daemon trusts; correct it, or choose another directory"
+            )
 
 
 @contextmanager
@@ -84,11 +103,13 @@ def locked(state: Path) -> Iterator[None]:
 
 def enter_own_view(config: Config, options: Options) -> Places:
     """Enter the private mount namespace and make the stage."""
+    in_use = [options.state, options.runtime, options.socket, Path(config.sandbox.shell)]
+    in_use += map(Path, config.policy.available_ro_paths)
+    if "/" in config.sandbox.runtime:
+        in_use.append(Path(config.sandbox.runtime))
     try:
         mounts.enter_private_namespace()
-        stage = mounts.make_stage(
-            [options.state, options.runtime, options.socket, Path(config.sandbox.shell)]
-        )
+        stage = mounts.make_stage(in_use)
     except OSError as error:
         raise StartError(f"cannot make private mounts: {error.strerror or error}") from error
     return Places(options.state, options.state / "bundles", stage)
@@ -103,8 +124,12 @@ def cgroup_parent(hierarchies: Hierarchies, state: Path) -> Iterator[str]:
         yield group
     finally:
         for directory in hierarchies.directories(group):
-            if directory.is_dir():
+            try:
                 directory.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                _log.error("cannot remove the cgroup %s: %s", directory, error.strerror)
 
 
 def find_runtime(config: Config, options: Options) -> Runtime:
@@ -124,7 +149,13 @@ async def recover(places: Places, runtime: Runtime, hierarchies: Hierarchies, gr
     """Remove what a daemon that was killed has left: containers, cgroups, mounts, bundles."""
     leftover = children(hierarchies, group)
     for build_id in leftover:
-        await runc.end(Cgroup(hierarchies, f"{group}/{build_id}"))
+        try:
+            await runc.end(Cgroup(hierarchies, f"{group}/{build_id}"))
+        except runc.StuckError:
+            raise StartError(
+                f"processes of build {build_id}, which an earlier daemon ran, cannot be killed;"
+                " restart the machine"
+            ) from None
     forgotten = runtime.sweep()
     removed = bundle.sweep(places.bundles)
     if leftover or forgotten or removed:

@@ -17,6 +17,8 @@ from cupolad.host.cgroups import Cgroup
 from cupolad.logs import BuildLog, Stream
 
 _DRAIN_SECONDS: Final = 5
+_DEATH_SECONDS: Final = 2
+"""After a kill; a process that takes longer is stuck in the kernel."""
 _READ_SIZE: Final = 64 * 1024
 
 
@@ -35,6 +37,8 @@ class Watch:
         self._cgroup, self._limits, self._log = cgroup, limits, log
         self._silent_since = trio.current_time()
         self._verdict: CupolaError | None = None
+        self._waiting = trio.CancelScope()
+        """For the end of the program and the rest of its log."""
 
     async def until_end(
         self,
@@ -58,6 +62,7 @@ class Watch:
             async with trio.open_nursery() as pumps:
                 pumps.start_soon(self._pump, "stdout", stdout)
                 pumps.start_soon(self._pump, "stderr", stderr)
+                self._waiting = pumps.cancel_scope
                 await ended()
                 pumps.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
             watchers.cancel_scope.cancel()
@@ -68,6 +73,7 @@ class Watch:
         """Kill the build; `verdict` is what the client is told, if nothing was said before."""
         self._verdict = self._verdict or verdict
         self._cgroup.kill()
+        self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + _DEATH_SECONDS)
 
     async def _pump(self, stream: Stream, source: ReceiveStream) -> None:
         """Move what the build writes into the log."""

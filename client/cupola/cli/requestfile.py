@@ -99,8 +99,8 @@ def _document(text: str) -> dict[str, Any]:
 def _constraints(fields: Mapping[str, Any]) -> BuildConstraints:
     _check_known(fields, _CONSTRAINTS, "constraints.")
     memory = fields.get("min_memory", 0)
-    if type(memory) is not int or memory < 0:
-        raise UsageError("constraints.min_memory must be a number of bytes")
+    if type(memory) is not int or not 0 <= memory < 2**64:
+        raise UsageError("constraints.min_memory must be a number of bytes, below 2^64")
     return BuildConstraints(
         system=_text(fields, "system", f"{platform.machine()}-linux", "constraints."),
         min_memory=memory,
@@ -126,6 +126,7 @@ def _table(fields: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _a_text(where: str, value: Any) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{where} must be text")
+    _checked(where, lambda: text_to_bytes(value))
     return value
 
 

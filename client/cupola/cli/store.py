@@ -69,4 +69,5 @@ def _show(report: StatusReport) -> None:
         f" {size(report.store_bytes)}"
     )
     for build in report.builds:
-        print(f"{build.state}\t{build.build_id}\tuid {build.uid}\t{' '.join(build.outputs)}")
+        outputs = notation.printable(" ".join(build.outputs).encode())
+        print(f"{build.state}\t{build.build_id}\tuid {build.uid}\t{outputs}")

@@ -12,7 +12,8 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final
 
 from cupolad.host import kernel
@@ -26,6 +27,7 @@ _BENEATH: Final = (
 
 _OPEN_LEVELS: Final = 64
 """Directories that are open at once while a tree is removed."""
+_NAMES_AT_ONCE: Final = 4096
 
 DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 """Flags to open a directory itself."""
@@ -130,30 +132,48 @@ def remove_tree(parent: int, name: bytes) -> None:
 
 @dataclass(slots=True)
 class _Level:
-    """A directory that is being emptied: no files are left in it, only `directories`."""
+    """A directory that is being emptied; `directories` are some of those in it."""
 
     name: bytes
     descriptor: int
-    directories: list[bytes]
+    directories: list[bytes] = field(default_factory=list)
+    complete: bool = False
+    """Whether there is nothing in it but `directories`."""
 
     @classmethod
     def enter(cls, parent: int, name: bytes) -> _Level:
-        """Open a directory and unlink its files."""
-        descriptor = open_beneath(parent, name, DIRECTORY)
-        try:
-            return cls(name, descriptor, _unlink_files(descriptor))
-        except BaseException:
-            os.close(descriptor)
-            raise
+        """Open a directory."""
+        return cls(name, open_beneath(parent, name, DIRECTORY))
+
+    def unlink_files(self) -> None:
+        """Unlink what is no directory, and note some of those that are.
+
+        Works on so many names at once, because a build can make any number of them.
+        """
+        while not self.directories and not self.complete:
+            with os.scandir(self.descriptor) as entries:
+                some = [
+                    (os.fsencode(entry.name), entry.is_dir(follow_symlinks=False))
+                    for entry in islice(entries, _NAMES_AT_ONCE)
+                ]
+            for name, is_directory in some:
+                if not is_directory:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name, dir_fd=self.descriptor)
+            self.directories = [name for name, is_directory in some if is_directory]
+            self.complete = len(some) < _NAMES_AT_ONCE
 
 
 def _empty(levels: list[_Level]) -> None:
     """Remove all below the one level in `levels`, which holds the way down meanwhile."""
     top = levels[0]
     token, lifted = secrets.token_bytes(8).hex().encode(), 0
-    while len(levels) > 1 or top.directories:
+    while True:
         level = levels[-1]
+        level.unlink_files()
         if not level.directories:
+            if level is top:
+                return
             levels.pop()
             os.close(level.descriptor)
             os.rmdir(level.name, dir_fd=levels[-1].descriptor)
@@ -169,13 +189,3 @@ def _empty(levels: list[_Level]) -> None:
                 dst_dir_fd=top.descriptor,
             )
             top.directories.append(fresh)
-
-
-def _unlink_files(directory: int) -> list[bytes]:
-    """Unlink all that is no directory in `directory`; the names of those that are."""
-    with os.scandir(directory) as entries:
-        names = [(os.fsencode(e.name), e.is_dir(follow_symlinks=False)) for e in entries]
-    for name, is_directory in names:
-        if not is_directory:
-            os.unlink(name, dir_fd=directory)
-    return [name for name, is_directory in names if is_directory]

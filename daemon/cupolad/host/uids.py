@@ -50,10 +50,17 @@ class UidPool:
         return len(self._free)
 
     @contextlib.contextmanager
-    def lease(self) -> Iterator[UidRange]:
-        """A range for the length of the block; IndexError if none is free."""
+    def lease(self, unless: type[Exception] | tuple[()] = ()) -> Iterator[UidRange]:
+        """A range for the length of the block; IndexError if none is free.
+
+        If the block ends with an `unless`, the range may still be in use and is not leased again.
+        """
         leased = self._free.popleft()
         try:
             yield leased
-        finally:
+        except unless:
+            raise
+        except BaseException:
             self._free.append(leased)
+            raise
+        self._free.append(leased)

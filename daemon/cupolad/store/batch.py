@@ -35,7 +35,7 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
-    """What the store accepts in one directory tree."""
+    """What the store accepts."""
 
     depth: int = 256
     """Directories below each other."""
@@ -43,6 +43,7 @@ class StoreLimits:
     """Entries in one directory."""
     directory_bytes: int = 7 * 1024 * 1024
     """Bytes of one directory's encoding; it has to fit into a frame."""
+    blob_bytes: int = 64 * 1024**3
 
 
 class Batch:
@@ -53,9 +54,12 @@ class Batch:
     are of use by themselves, and a directory is only ever accepted after everything below it.
     """
 
-    def __init__(self, blobs: BlobFiles, database: Database, limits: StoreLimits) -> None:
+    def __init__(
+        self, blobs: BlobFiles, database: Database, limits: StoreLimits, token: str
+    ) -> None:
         self._files, self._database, self._limits = blobs, database, limits
-        self._filling = CommitGroup(blobs.new_arrivals())
+        self._token = token
+        self._filling = CommitGroup(blobs.new_arrivals(token))
         self._committing: CommitGroup | None = None
         self._committer: ThreadPoolExecutor | None = None
         self._commit: Future[None] | None = None
@@ -78,7 +82,7 @@ class Batch:
     def commit(self) -> None:
         """Make everything durable and present. The batch may be used on afterwards."""
         self._await_commit()
-        group, self._filling = self._filling, CommitGroup(self._files.new_arrivals())
+        group, self._filling = self._filling, CommitGroup(self._files.new_arrivals(self._token))
         group.commit(self._database)
         self._count(group)
 
@@ -89,7 +93,7 @@ class Batch:
         self._await_commit()
         if self._committer is None:
             self._committer = ThreadPoolExecutor(1, "commit")
-        group, self._filling = self._filling, CommitGroup(self._files.new_arrivals())
+        group, self._filling = self._filling, CommitGroup(self._files.new_arrivals(self._token))
         self._committing = group
         self._commit = self._committer.submit(group.commit, self._database)
 

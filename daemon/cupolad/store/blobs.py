@@ -60,17 +60,26 @@ class BlobFiles:
             _name(digest), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._blobs
         )
 
-    def new_arrivals(self) -> Arrivals:
-        """A place for one writer's files."""
-        return Arrivals(self._blobs, self._incoming)
+    def new_arrivals(self, token: str) -> Arrivals:
+        """A place for a writer's files; `token` is the writer's own."""
+        return Arrivals(self._blobs, self._incoming, token)
+
+    @staticmethod
+    def drop_arrivals(state: Path, token: str) -> None:
+        """Remove what the writer with this token, which is no more, has left."""
+        for directory in (state / "incoming").iterdir():
+            for file in directory.glob(f"{token}.*"):
+                file.unlink(missing_ok=True)
 
 
 class Arrivals:
     """The files of one writer that are not blobs yet, each known by its number."""
 
-    def __init__(self, blobs: int, incoming: int) -> None:
-        self._blobs, self._incoming = blobs, incoming
-        self._token = secrets.token_hex(16).encode()
+    def __init__(self, blobs: int, incoming: int, token: str) -> None:
+        self._blobs = blobs
+        # Opened anew, because the kernel tells of a failed write once for each such opening.
+        self._incoming = os.open(b".", files.DIRECTORY, dir_fd=incoming)
+        self._name = f"{token}.{secrets.token_hex(8)}".encode()
         self._numbers = itertools.count(secrets.randbelow(_SPREAD))
         self._here: set[int] = set()
 
@@ -112,15 +121,18 @@ class Arrivals:
             for shard in {_name(digest)[:2] for digest, _ in arrived}:
                 self._sync(shard, files.DIRECTORY, self._blobs)
         else:
-            kernel.syncfs(self._blobs)
+            kernel.syncfs(self._incoming)
 
     def close(self) -> None:
         """Remove whatever was not published."""
         for number in tuple(self._here):
             self.drop(number)
+        if self._incoming >= 0:
+            os.close(self._incoming)
+            self._incoming = -1
 
     def _path(self, number: int) -> bytes:
-        return b"%02x/%s-%d" % (number % _SPREAD, self._token, number)
+        return b"%02x/%s-%d" % (number % _SPREAD, self._name, number)
 
     @staticmethod
     def _sync(name: bytes, flags: int, directory: int) -> None:

@@ -7,6 +7,9 @@ read while one writes.  Files are not touched here.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -72,7 +75,10 @@ class Database:
     @classmethod
     def create(cls, path: Path) -> None:
         """Make the database if there is none; ValueError if there is one of another format."""
-        with sqlite3.connect(path, isolation_level=None) as connection:
+        # SQLite would make it readable by everybody, and its other files like it.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+        with _as_os_error(), sqlite3.connect(path, isolation_level=None) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version == 0:
@@ -112,14 +118,14 @@ class Database:
 
     def totals(self) -> tuple[int, int, int]:
         """Blobs, directories, and the bytes of both."""
-        with self._reading:
+        with _as_os_error(), self._reading:
             blobs, directories, size = self._reader.execute("SELECT * FROM totals").fetchone()
         return blobs, directories, size
 
     def add(self, blobs: Sequence[tuple[bytes, int]], directories: Sequence[DirectoryRow]) -> None:
         """Make these objects present, all in one durable step. Those that are already stay."""
         rows = [(d.digest, _signed(d.size), d.depth, d.encoding) for d in directories]
-        with self._writing, self._writer:
+        with _as_os_error(), self._writing, self._writer:
             self._writer.execute("BEGIN IMMEDIATE")
             self._writer.executemany("INSERT OR IGNORE INTO blob VALUES (?, ?)", blobs)
             self._writer.executemany(
@@ -132,9 +138,20 @@ class Database:
         remaining = iter(digests)
         while chunk := list(islice(remaining, _CHUNK)):
             marks = ",".join("?" * len(chunk))
-            with self._reading:
+            with _as_os_error(), self._reading:
                 rows = self._reader.execute(f"{query} ({marks})", chunk).fetchall()
             yield from rows
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Tell a fault of the database like one of the disk, which it mostly is."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        full = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL
+        number = errno.ENOSPC if full else errno.EIO
+        raise OSError(number, f"store.sqlite: {error}") from error
 
 
 def _signed(size: int) -> int:

@@ -5,6 +5,7 @@ Everything here blocks; call it from a worker thread or from a process of its ow
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +56,15 @@ class Store:
         self._database.close()
         self._blobs.close()
 
-    def batch(self) -> Batch:
-        """Start adding objects."""
-        return Batch(self._blobs, self._database, self.limits)
+    def batch(self, token: str | None = None) -> Batch:
+        """Start adding objects. By the `token`, `drop_arrivals` knows what a killed writer left."""
+        token = token or secrets.token_hex(8)
+        return Batch(self._blobs, self._database, self.limits, token)
+
+    @staticmethod
+    def drop_arrivals(state: Path, token: str) -> None:
+        """Remove what a batch with this token left when its process was killed."""
+        BlobFiles.drop_arrivals(state, token)
 
     def missing_blobs(self, digests: Iterable[Digest]) -> list[Digest]:
         """Those of the blobs that are absent, in the order given."""

@@ -30,7 +30,7 @@ from pyfuse3 import (
 )
 
 from cupola import wire
-from cupola.nodes import DirectoryNode, FileNode, Name, Node, SymlinkNode
+from cupola.nodes import DirectoryNode, FileNode, Name, SymlinkNode
 from cupolad.store import Store
 from cupolad.workers.channel import Channel
 from cupolad.workers.inodes import Inode, InodeTable
@@ -73,9 +73,6 @@ class InputFiles(pyfuse3.Operations):
         self._table, self._store, self._owner = table, store, owner
         self._files: dict[int, int] = {}
         """Open file descriptor → size."""
-        self._listings: dict[int, tuple[int, list[tuple[bytes, Node]]]] = {}
-        """Number of an open directory → its inode and entries."""
-        self._next_listing = 1
         self.fault_count = 0
         self.faults: list[str] = []
         self.bytes_read = 0
@@ -185,26 +182,23 @@ class InputFiles(pyfuse3.Operations):
 
     @_guarded
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> Any:
-        """Open a directory: its listing is fixed from here on."""
-        number = self._next_listing
-        self._next_listing += 1
-        self._listings[number] = (inode, list(self._table.children(inode)))
-        return number
+        """Open a directory. Nothing is kept for it, since no directory ever changes."""
+        self._table.children(inode)
+        return inode
 
     @_guarded
     async def readdir(self, fh: Any, start_id: int, token: ReaddirToken) -> None:
         """Entries from number `start_id` on, as many as fit, each with its attributes."""
-        parent, listing = self._listings[fh]
+        listing = self._table.children(fh)
         for index in range(start_id, len(listing)):
             name, node = listing[index]
-            inode = self._table.inode_of(parent, name, node)
+            inode = self._table.inode_of(fh, name, node)
             if not pyfuse3.readdir_reply(token, name, self._attributes(inode), index + 1):
                 return
             self._table.remember(inode)
 
     async def releasedir(self, fh: Any) -> None:
         """Close a directory."""
-        del self._listings[fh]
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         """Drop inodes that the kernel has dropped."""

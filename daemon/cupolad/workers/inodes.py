@@ -9,8 +9,9 @@ after the kernel has forgotten them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, TypeAlias
 
 from blake3 import blake3
@@ -37,6 +38,18 @@ class Inode:
     lookups: int = 0
 
 
+class _Cached:
+    """A directory, and its entries by number once they were listed."""
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+
+    @cached_property
+    def entries(self) -> tuple[tuple[bytes, Node], ...]:
+        """Name and node of each entry."""
+        return tuple(self.directory.items())
+
+
 class InodeTable:
     """The inodes that the kernel knows of, below a root that holds `inputs`."""
 
@@ -44,9 +57,10 @@ class InodeTable:
         self, inputs: Mapping[Name, Node], read_directory: Callable[[Digest], Directory]
     ) -> None:
         self._inputs = dict(inputs)
+        self._input_list = tuple(self._inputs.items())
         self._read_directory = read_directory
         self._inodes: dict[int, Inode] = {ROOT: Inode(ROOT, None, ("root",), lookups=1)}
-        self._directories: OrderedDict[Digest, Directory] = OrderedDict()
+        self._directories: OrderedDict[Digest, _Cached] = OrderedDict()
         self._cached_entries = 0
 
     def __len__(self) -> int:
@@ -61,14 +75,14 @@ class InodeTable:
         node = self._child(self._inodes[parent], name)
         return None if node is None else self.inode_of(parent, name, node)
 
-    def children(self, parent: int) -> Iterator[tuple[bytes, Node]]:
-        """Name and node of each entry of directory `parent`."""
+    def children(self, parent: int) -> Sequence[tuple[bytes, Node]]:
+        """Name and node of each entry of directory `parent`, always in the same order."""
         node = self._inodes[parent].node
         if node is None:
-            return iter(self._inputs.items())
+            return self._input_list
         if not isinstance(node, DirectoryNode):
             raise NotADirectoryError(parent)
-        return iter(self._directory(node.digest).items())
+        return self._directory(node.digest).entries
 
     def inode_of(self, parent: int, name: bytes, node: Node) -> Inode:
         """The inode for `node`, found as `name` in directory `parent`."""
@@ -99,20 +113,19 @@ class InodeTable:
             return self._inputs.get(name)  # type: ignore[call-overload, no-any-return]
         if not isinstance(parent.node, DirectoryNode):
             raise NotADirectoryError(parent.number)
-        return self._directory(parent.node.digest).get(name)
+        return self._directory(parent.node.digest).directory.get(name)
 
-    def _directory(self, digest: Digest) -> Directory:
-        directory = self._directories.get(digest)
-        if directory is not None:
+    def _directory(self, digest: Digest) -> _Cached:
+        known = self._directories.get(digest)
+        if known is not None:
             self._directories.move_to_end(digest)
-            return directory
-        directory = self._read_directory(digest)
-        self._directories[digest] = directory
-        self._cached_entries += len(directory)
+            return known
+        cached = self._directories[digest] = _Cached(self._read_directory(digest))
+        self._cached_entries += len(cached.directory)
         while self._cached_entries > _CACHED_ENTRIES and len(self._directories) > 1:
             _, dropped = self._directories.popitem(last=False)
-            self._cached_entries -= len(dropped)
-        return directory
+            self._cached_entries -= len(dropped.directory)
+        return cached
 
 
 def _identify(parent: int, name: bytes, node: Node) -> tuple[_Identity, int]:

@@ -13,6 +13,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +58,8 @@ class OutputWalk:
 
     def __init__(self, batch: Batch, owners: UidRange, limits: StoreLimits) -> None:
         self._batch, self._owners, self._limits = batch, owners, limits
-        self._hard_links: dict[tuple[int, int], FileNode] = {}
+        self._hard_links: dict[tuple[int, int], tuple[FileNode, Scanner]] = {}
+        """Device and inode → the node, and what was found in the contents."""
 
     def ingest(self, scratch: int, path: bytes, shown: str, scanner: Scanner) -> Node:
         """The node of what lies at relative `path` below the open directory `scratch`.
@@ -109,10 +111,15 @@ class OutputWalk:
             level.entries[Name(name)] = node
 
     def _visit(self, directory: int, name: bytes, scanner: Scanner) -> Node | None:
-        """The node of a file or symlink; None for a directory."""
+        """The node of a file or symlink; None for a directory.
+
+        A file with several names is read once, but what is found in it counts for each output.
+        """
         status = os.lstat(name, dir_fd=directory)
         if known := self._hard_links.get((status.st_dev, status.st_ino)):
-            return known
+            node, found = known
+            scanner.include(found)
+            return node
         if status.st_uid not in self._owners:
             raise _UnfitError("belongs to nobody that the build could be")
         if stat.S_ISREG(status.st_mode):
@@ -128,8 +135,12 @@ class OutputWalk:
 
     def _enter(self, directory: int, name: bytes) -> _Level:
         descriptor = files.open_beneath(directory, name, files.DIRECTORY)
+        most = self._limits.entries
         with os.scandir(descriptor) as entries:
-            names = [os.fsencode(entry.name) for entry in entries]
+            names = [os.fsencode(entry.name) for entry in islice(entries, most + 1)]
+        if len(names) > most:
+            os.close(descriptor)
+            raise _UnfitError(f"holds a directory of more than {most} entries")
         return _Level(name, descriptor, iter(names))
 
     def _finish(self, level: _Level) -> Node:
@@ -142,14 +153,19 @@ class OutputWalk:
     def _file(
         self, directory: int, name: bytes, status: os.stat_result, scanner: Scanner
     ) -> FileNode:
+        if status.st_size > self._limits.blob_bytes:
+            raise _UnfitError(f"has more than {self._limits.blob_bytes} bytes")
+        linked = status.st_nlink > 1
+        contents = scanner.another() if linked else scanner
         with (
             files.opened(os.open(name, _FILE, dir_fd=directory)) as descriptor,
-            scanner.stream() as observe,
+            contents.stream() as observe,
         ):
             digest, size = self._batch.take(directory, name, descriptor, observe)
         node = FileNode(digest, size, bool(status.st_mode & stat.S_IXUSR))
-        if status.st_nlink > 1:
-            self._hard_links[(status.st_dev, status.st_ino)] = node
+        if linked:
+            self._hard_links[(status.st_dev, status.st_ino)] = node, contents
+            scanner.include(contents)
         return node
 
 
@@ -175,11 +191,11 @@ def ingest(store: Store, job: dict[str, Any]) -> list[dict[str, Any]]:
     """Ingest the outputs of `job`, all or none.
 
     `job`: `outputs`, each with `scratch` (a trusted absolute path), `path` (below it) and `shown`;
-    `needles`; `owner`, the first id of the build's range.
+    `needles`; `owner`, the first id of the build's range; `token`, which names its arrivals.
     """
     needles = Needles(job["needles"])
     results = []
-    with store.batch() as batch:
+    with store.batch(job["token"]) as batch:
         walk = OutputWalk(batch, UidRange(job["owner"]), store.limits)
         for output in job["outputs"]:
             scanner = Scanner(needles)

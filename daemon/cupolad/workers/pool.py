@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 import trio
 
+from cupola.errors import HostError
 from cupolad.workers.process import ForkServer, Worker
+
+_log = logging.getLogger(__name__)
+
+_RETRY_SECONDS: Final = 5
 
 
 class WorkerPool:
@@ -36,8 +42,13 @@ class WorkerPool:
                 self._used = trio.Event()
                 while self._leaving:
                     await self._leaving.popleft().close()
-                while len(self._idle) < self._spare:
-                    self._idle.append(await self._start())
+                try:
+                    while len(self._idle) < self._spare:
+                        self._idle.append(await self._start())
+                except HostError as error:
+                    _log.error("no helper kept ready: %s", error.message)
+                    await trio.sleep(_RETRY_SECONDS)
+                    continue
                 await self._used.wait()
         finally:
             with trio.CancelScope(shield=True):

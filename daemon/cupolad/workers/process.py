@@ -72,17 +72,18 @@ class ForkServer:
 
     async def fork(self, role: str) -> Worker:
         """A new helper for `role`; `infrastructure` if there can be none now."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs, contextlib.ExitStack() as undo:
+                undo.callback(ours.close)
                 pidfd = await trio.to_thread.run_sync(
                     self._fork, role, theirs, limiter=self._limiter
                 )
-            except OSError as error:
-                ours.close()
-                raise infrastructure(
-                    f"cannot start a helper process: {error.strerror or error}", retryable=True
-                ) from error
+                undo.pop_all()
+        except OSError as error:
+            raise infrastructure(
+                f"cannot start a helper process: {error.strerror or error}", retryable=True
+            ) from error
         return Worker(pidfd, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
 
     def _fork(self, role: str, connection: socket.socket) -> int:

@@ -47,6 +47,14 @@ class Scanner:
         self._found: set[bytes] = set()
         self._singles_left = needles.single
 
+    def another(self) -> Scanner:
+        """A scanner for the same needles that has found nothing."""
+        return Scanner(self._needles)
+
+    def include(self, other: Scanner) -> None:
+        """Add what another scanner has found."""
+        self._found |= other._found
+
     def found(self) -> list[int]:
         """The indexes of the needles found so far, ascending."""
         return sorted(index for needle in self._found for index in self._needles.indexes[needle])
