@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self, TypeVar
@@ -20,6 +21,9 @@ R = TypeVar("R")
 
 VERSIONS: Final = (1,)
 """Protocol versions that this library speaks."""
+
+_CONNECT_SECONDS: Final = 30
+_RETRY_SECONDS: Final = 0.01
 
 DEFAULT_SOCKET: Final = Path("/run/cupola/cupola.sock")
 
@@ -41,7 +45,7 @@ class Connection:
     async def open(cls, path: Path) -> Self:
         """Connect and shake hands; `no_daemon` if nobody answers."""
         try:
-            connection = cls(await trio.open_unix_socket(path))
+            connection = cls(await _connect(path))
         except (OSError, ValueError) as error:
             raise DaemonUnavailableError("no_daemon", _why_not(path, error)) from None
         try:
@@ -98,6 +102,29 @@ class Connection:
     async def close(self) -> None:
         """Close; what the daemon does for this connection is cancelled."""
         await trio.aclose_forcefully(self._stream)
+
+
+async def _connect(path: Path) -> trio.SocketStream:
+    """Connect, as soon as the daemon has room for one more that waits.
+
+    A Unix socket has no "in progress": either it is connected at once, or the queue is full.
+    """
+    deadline = trio.current_time() + _CONNECT_SECONDS
+    while True:
+        attempt = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        attempt.setblocking(False)  # noqa: FBT003
+        try:
+            attempt.connect(str(path))
+        except BlockingIOError:
+            attempt.close()
+            if trio.current_time() > deadline:
+                raise
+            await trio.sleep(_RETRY_SECONDS)
+        except BaseException:
+            attempt.close()
+            raise
+        else:
+            return trio.SocketStream(trio.socket.from_stdlib_socket(attempt))
 
 
 def _error(failure: Failure) -> CupolaError:

@@ -37,6 +37,8 @@ Put = PutBlobs | PutBlob | PutChunk | PutDirectories
 _CHUNK: Final = 1024 * 1024
 _SMALL: Final = 256 * 1024
 """Files up to this size are sent several to a message."""
+_OVERHEAD: Final = 64
+"""What an object counts for besides its bytes, which bounds the objects of a message."""
 _QUESTION: Final = 10_000
 """Digests in one question."""
 
@@ -97,11 +99,11 @@ def _messages(
     for digest, directory in tree.directories.items():
         if digest not in directories:
             continue
-        if batch and size + len(directory.encoding) > _CHUNK:
+        if batch and size + len(directory.encoding) + _OVERHEAD > _CHUNK:
             yield PutDirectories(tuple(batch))
             batch, size = [], 0
         batch.append(directory.encoding)
-        size += len(directory.encoding)
+        size += len(directory.encoding) + _OVERHEAD
     if batch:
         yield PutDirectories(tuple(batch))
 
@@ -126,7 +128,7 @@ def _blob_messages(tree: Tree, blobs: Sequence[Digest], progress: Progress) -> I
         if blake3(data).digest() != digest:
             raise _changed(path)
         batch.append((digest, data))
-        size_of_batch += size + 64
+        size_of_batch += size + _OVERHEAD
         progress.files_sent += 1
         progress.bytes_sent += size
         if size_of_batch >= _CHUNK:

@@ -64,6 +64,7 @@ class Builder:
     """The cgroup below which each build has its own."""
     uids: UidPool
     input_servers: WorkerPool
+    binders: WorkerPool
     ingesters: WorkerPool
 
     async def build(
@@ -88,7 +89,7 @@ class Builder:
         with self.uids.lease(unless=StuckError) as uids:
             async with bundle.created(layout, request, uids):
                 async with inputs.mounted(
-                    layout, self.places.state, uids.base, self.input_servers
+                    layout, self.places.state, uids.base, self.input_servers, self.binders
                 ) as mount:
                     settings = replace(settings, limits=limits.group)
                     spec = make_spec(request, layout, uids, settings, cgroup.path)

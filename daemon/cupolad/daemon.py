@@ -47,12 +47,15 @@ async def _live(config: Config, options: Options) -> None:
 
         Store.create(options.state)
         store = life.enter_context(closing(Store(options.state, _store_limits(config))))
-        fork_server = life.enter_context(ForkServer([inputs.ROLE, ingest.ROLE]))
-        input_servers = WorkerPool(fork_server, inputs.ROLE, spare=1, reuse=False)
+        fork_server = life.enter_context(ForkServer([inputs.SERVER, inputs.BINDER, ingest.ROLE]))
+        input_servers = WorkerPool(fork_server, inputs.SERVER, spare=1, reuse=False)
+        binders = WorkerPool(fork_server, inputs.BINDER, spare=0, reuse=True)
         setup = ingest.setup(options.state, store.limits)
         ingesters = WorkerPool(fork_server, ingest.ROLE, spare=1, reuse=True, setup=setup)
         uids = UidPool(config.sandbox.uid_base, config.sandbox.uid_count)
-        builder = Builder(places, runtime, hierarchies, group, uids, input_servers, ingesters)
+        builder = Builder(
+            places, runtime, hierarchies, group, uids, input_servers, binders, ingesters
+        )
         scheduler = Scheduler(config.scheduler.max_builds, config.limits.queued_builds)
         service = Service(config, platform.machine(), store, scheduler, builder)
         server = Server(service)
@@ -62,8 +65,8 @@ async def _live(config: Config, options: Options) -> None:
             activation.listening(options.socket) if inherited is None else nullcontext(inherited)
         )
         nursery = await life.enter_async_context(trio.open_nursery())
-        nursery.start_soon(input_servers.keep_ready)
-        nursery.start_soon(ingesters.keep_ready)
+        for pool in (input_servers, binders, ingesters):
+            nursery.start_soon(pool.keep_ready)
         nursery.start_soon(server.serve, listener)
         await nursery.start(control.obey_signals)
         nursery.start_soon(control.stop_when_idle)

@@ -28,6 +28,8 @@ _log = logging.getLogger(__name__)
 ROLE: Final = "cupolad.workers.outputs:serve"
 
 _UNDO_SECONDS: Final = 30
+_MANY_NEEDLES: Final = 1000
+"""Compiling more than so many leaves a helper too large to be kept."""
 
 
 def setup(state: Path, limits: StoreLimits) -> dict[str, object]:
@@ -64,6 +66,7 @@ async def ingest(
     }
     async with pool.worker() as worker:
         try:
+            worker.spent = len(needles) > _MANY_NEEDLES
             await worker.send(job)
             answer = await worker.receive()
         except BaseException:

@@ -25,10 +25,13 @@ from cupolad.workers.process import Worker
 
 _log = logging.getLogger(__name__)
 
-ROLE: Final = "cupolad.workers.fuse:serve"
+SERVER: Final = "cupolad.workers.fuse:serve"
+BINDER: Final = "cupolad.workers.binds:serve"
+"""The roles of this step's helpers."""
 
 _REPORT_SECONDS: Final = 10
 _UNMOUNT_SECONDS: Final = 15
+_BIND_SECONDS: Final = 60
 _MAX_READ: Final = 128 * 1024
 
 
@@ -75,11 +78,12 @@ class MountedInputs:
 
 @asynccontextmanager
 async def mounted(
-    layout: Layout, state: Path, owner: int, pool: WorkerPool
+    layout: Layout, state: Path, owner: int, servers: WorkerPool, binders: WorkerPool
 ) -> AsyncIterator[MountedInputs]:
     """The inputs of a build, mounted at `layout.inputs_mount`, for the length of the block.
 
-    Everything in the mount belongs to host id `owner`.
+    Everything in the mount belongs to host id `owner`.  Inputs that are to be seen in a scratch
+    path are bound there as well.
     """
     if not layout.inputs:
         yield MountedInputs()
@@ -92,11 +96,12 @@ async def mounted(
         ],
     }
     target = str(layout.inputs_mount)
-    async with pool.worker() as server, _mounted_device(target) as (device, minor):
+    async with servers.worker() as server, _mounted_device(target) as (device, minor):
         with files.opened(device):
             await server.send_descriptor(device)
             await server.send(job)
-        yield MountedInputs(server, minor)
+        async with _bound(layout, binders):
+            yield MountedInputs(server, minor)
 
 
 @asynccontextmanager
@@ -130,6 +135,43 @@ async def _mounted_device(target: str) -> AsyncIterator[tuple[int, int]]:
     finally:
         with trio.move_on_after(_UNMOUNT_SECONDS, shield=True):
             await trio.to_thread.run_sync(_abort_and_detach, target, minor, abandon_on_cancel=True)
+
+
+@asynccontextmanager
+async def _bound(layout: Layout, binders: WorkerPool) -> AsyncIterator[None]:
+    """The inputs that belong there in their scratch path, for the length of the block.
+
+    runc could bind them, but not more than some hundreds: it tells its child of them in one
+    message of 64 KiB.
+    """
+    names = layout.bound_inputs
+    found = layout.locate(layout.inputs_dir)
+    if not names or found is None:
+        yield
+        return
+    scratch, relative = found
+    holder = str(scratch.source)
+    # A mount of its own, so that one call detaches it with all that is mounted in it.
+    kernel.mount(holder, holder, "none", kernel.MS_BIND)
+    try:
+        await _bind(layout, scratch.source / relative, names, binders)
+        yield
+    finally:
+        with trio.move_on_after(_UNMOUNT_SECONDS, shield=True):
+            await trio.to_thread.run_sync(kernel.unmount, holder, kernel.MNT_DETACH)
+
+
+async def _bind(layout: Layout, target: Path, names: list[str], binders: WorkerPool) -> None:
+    job = {"source": str(layout.inputs_mount), "target": str(target), "names": names}
+    with trio.move_on_after(_BIND_SECONDS):
+        async with binders.worker() as binder:
+            await binder.send(job)
+            answer = await binder.receive()
+        if "fault" in answer:
+            _log.error("build %s: inputs: %s", layout.build_id, answer["fault"])
+            raise infrastructure("cannot mount the inputs", retryable=True)
+        return
+    raise infrastructure("the server of the inputs does not answer", retryable=True)
 
 
 def _abort_and_detach(target: str, minor: int) -> None:

@@ -59,14 +59,15 @@ class BuildJob:
         cancelled and ClientGoneError raised.
         """
         service = self._service
-        valid = await trio.to_thread.run_sync(
-            validate,
-            request,
-            service.request_limits(),
-            service.policy(self._peer),
-            service.store,
-            limiter=service.threads,
-        )
+        async with service.share(self._peer):
+            valid = await trio.to_thread.run_sync(
+                validate,
+                request,
+                service.request_limits(),
+                service.policy(self._peer),
+                service.store,
+                limiter=service.threads,
+            )
         with (
             service.scheduler.admitted(self._peer.uid, request.outputs) as job,
             BuildLog(service.builder.places.bundles, service.config.limits.log_bytes) as log,

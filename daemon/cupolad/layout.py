@@ -102,14 +102,9 @@ class Layout:
         """Whether each input is mounted by itself, in a place that the build can write."""
         return self.locate(self.inputs_dir) is not None
 
-    def input_mounts(self) -> list[tuple[str, Path]]:
-        """Sandbox path and host source of each mount that shows inputs. Symlinks need none."""
-        if not self.inputs:
-            return []
+    @property
+    def bound_inputs(self) -> list[str]:
+        """The names of the inputs that are bound into a scratch path. Symlinks need no mount."""
         if not self.inputs_among_scratch:
-            return [(self.inputs_dir, self.inputs_mount)]
-        return [
-            (f"{self.inputs_dir}/{name.decode()}", self.inputs_mount / name.decode())
-            for name, node in self.inputs.items()
-            if not isinstance(node, SymlinkNode)
-        ]
+            return []
+        return [n.decode() for n, node in self.inputs.items() if not isinstance(node, SymlinkNode)]

@@ -54,14 +54,18 @@ nanosleep clock_nanosleep clock_nanosleep_time64 clock_gettime clock_gettime64 c
 clock_getres_time64 gettimeofday time times alarm getitimer setitimer timer_create timer_delete
 timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64
 uname sysinfo getrandom
-socketpair bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt
+bind listen accept accept4 connect getsockname getpeername getsockopt setsockopt
 send sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg recvmmsg_time64 shutdown
 shmget shmat shmdt shmctl semget semop semtimedop semtimedop_time64 semctl msgget msgsnd msgrcv
 msgctl ipc mq_open mq_unlink mq_timedsend mq_timedsend_time64 mq_timedreceive
 mq_timedreceive_time64 mq_notify mq_getsetattr
 """.split()
 
-_ADDRESS_FAMILIES: Final = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10, "AF_NETLINK": 16}
+_AF_UNIX: Final = 1
+_AF_NETLINK: Final = 16
+_ADDRESS_FAMILIES: Final = {"AF_UNIX": _AF_UNIX, "AF_INET": 2, "AF_INET6": 10}
+_NETLINK_ROUTE: Final = 0
+"""For the names of interfaces; other protocols reach more of the kernel than a build needs."""
 
 _PERSONALITIES: Final = (
     0x0,  # Linux
@@ -100,6 +104,12 @@ def profile(machine: str) -> dict[str, Any]:
                 {"names": ["socket"], "action": allow, "args": [_equals(0, family)]}
                 for family in _ADDRESS_FAMILIES.values()
             ),
+            {
+                "names": ["socket"],
+                "action": allow,
+                "args": [_equals(0, _AF_NETLINK), _equals(2, _NETLINK_ROUTE)],
+            },
+            {"names": ["socketpair"], "action": allow, "args": [_equals(0, _AF_UNIX)]},
             *(
                 {"names": ["personality"], "action": allow, "args": [_equals(0, persona)]}
                 for persona in _PERSONALITIES

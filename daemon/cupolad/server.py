@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import trio
 
 from cupola import framing, wire
-from cupola.errors import RequestError
+from cupola.errors import CupolaError, RequestError, infrastructure
 from cupolad import failures
 from cupolad.peers import Peer
 from cupolad.service import Service
@@ -50,7 +51,7 @@ class Server:
             try:
                 with self._counted(peer):
                     await Session(self._service, stream, peer).serve()
-            except RequestError as error:
+            except CupolaError as error:
                 await _refuse(stream, error)
 
     @contextmanager
@@ -66,6 +67,8 @@ class Server:
                 f"you have {limits.connections} connections open; close one",
                 limit="connections",
             )
+        if connections.total() >= _most_connections():
+            raise infrastructure("the daemon has too many connections; try again", retryable=True)
         connections[peer.uid] += 1
         self._service.last_active = time.monotonic()
         try:
@@ -74,10 +77,16 @@ class Server:
             connections[peer.uid] -= 1
             if not connections[peer.uid]:
                 del connections[peer.uid]
+                self._service.shares.pop(peer.uid, None)
             self._service.last_active = time.monotonic()
 
 
-async def _refuse(stream: trio.SocketStream, error: RequestError) -> None:
+def _most_connections() -> int:
+    """As many as leave half of the descriptors to builds and the store."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2
+
+
+async def _refuse(stream: trio.SocketStream, error: CupolaError) -> None:
     """Send an error as the only message of a connection."""
     frame = framing.encode_frame(wire.encode(failures.reply(error)))
     with trio.move_on_after(_REFUSAL_SECONDS):

@@ -28,6 +28,7 @@ VERSION: Final = 1
 SERVER: Final = f"cupolad {__version__}"
 
 _THREADS: Final = 8
+_THREADS_PER_USER: Final = 2
 _OPEN_FILES: Final = 65_536
 """Hard limit of open files in a build, unless the daemon itself has a lower one."""
 
@@ -47,6 +48,8 @@ class Service:
     """For large frames: what they become must not fill the memory all at once."""
     connections: Counter[int] = field(default_factory=Counter)
     """Open connections of each user."""
+    shares: dict[int, trio.CapacityLimiter] = field(default_factory=dict)
+    """How many threads a user who is connected may occupy, so that there are some for others."""
     started: float = field(default_factory=time.monotonic)
     last_active: float = field(default_factory=time.monotonic)
 
@@ -86,6 +89,10 @@ class Service:
             RunLimits(limits.wall_seconds or None, limits.silence_seconds or None),
             limits.ingest_seconds or None,
         )
+
+    def share(self, peer: Peer) -> trio.CapacityLimiter:
+        """The threads of one user."""
+        return self.shares.setdefault(peer.uid, trio.CapacityLimiter(_THREADS_PER_USER))
 
     def is_idle(self) -> bool:
         """Whether nobody is connected and nothing is built."""

@@ -95,7 +95,8 @@ class Session:
         if body is None:
             return None
         if len(body) > _LARGE_FRAME:
-            return await trio.to_thread.run_sync(_decode, body, limiter=self._service.decoding)
+            async with self._service.share(self.peer):
+                return await trio.to_thread.run_sync(_decode, body, limiter=self._service.decoding)
         return _decode(body)
 
     async def _read(self) -> bytearray | None:
@@ -124,7 +125,9 @@ class Session:
             return
 
     async def _in_thread(self, work: Callable[..., T], *args: object) -> T:
-        return await trio.to_thread.run_sync(work, *args, limiter=self._service.threads)
+        """What `work` returns, done in one of the threads that this user may have."""
+        async with self._service.share(self.peer):
+            return await trio.to_thread.run_sync(work, *args, limiter=self._service.threads)
 
     # --- requests --------------------------------------------------------------------------------
 

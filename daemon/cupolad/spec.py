@@ -21,6 +21,7 @@ _CAPABILITY_SETS: Final = ("bounding", "effective", "inheritable", "permitted", 
 _MASKED: Final = (
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
@@ -146,16 +147,17 @@ def _shell(request: BuildRequest, settings: SandboxSettings) -> list[dict[str, A
 
 def _scratch(layout: Layout) -> list[dict[str, Any]]:
     return [
-        _bind(f"/{scratch.path}", str(scratch.source), "bind", "rw", "nosuid", "nodev")
+        _bind(f"/{scratch.path}", str(scratch.source), "rbind", "rw", "nosuid", "nodev")
         for scratch in layout.scratch
     ]
 
 
 def _inputs(layout: Layout) -> list[dict[str, Any]]:
-    return [
-        _bind(f"/{path}", str(source), "rbind", "rro", "nosuid", "nodev")
-        for path, source in layout.input_mounts()
-    ]
+    """One mount for all; inputs among scratch come with the scratch path that holds them."""
+    if not layout.inputs or layout.inputs_among_scratch:
+        return []
+    source = str(layout.inputs_mount)
+    return [_bind(f"/{layout.inputs_dir}", source, "rbind", "rro", "nosuid", "nodev")]
 
 
 def _host_paths(request: BuildRequest) -> list[dict[str, Any]]:

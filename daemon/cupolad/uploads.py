@@ -5,10 +5,16 @@ Everything here blocks; the session calls it from a worker thread, one message a
 
 from __future__ import annotations
 
+from collections.abc import Sized
+from typing import Final
+
 from cupola.errors import invalid_request
 from cupola.messages import Commit, PutBlob, PutBlobs, PutChunk, PutDirectories, Stored
 from cupola.nodes import Digest
 from cupolad.store import Batch, BlobWriter
+
+_MAX_OBJECTS: Final = 20_000
+"""In one message: a thread works on it to its end."""
 
 Put = PutBlobs | PutBlob | PutChunk | PutDirectories
 
@@ -30,6 +36,7 @@ class Upload:
             raise invalid_request("message", "must be a put_chunk: a blob is not complete yet")
         match message:
             case PutBlobs(blobs):
+                _check_count("blobs", blobs)
                 for index, (digest, data) in enumerate(blobs):
                     try:
                         self._batch.put_blob(data, digest)
@@ -43,6 +50,7 @@ class Upload:
                 self._writer, self._expected = self._batch.writer(), (digest, size)
                 self._finish_if_whole()
             case PutDirectories(directories):
+                _check_count("directories", directories)
                 for index, encoding in enumerate(directories):
                     try:
                         self._batch.put_directory(encoding)
@@ -87,3 +95,8 @@ class Upload:
         if self._writer is not None:
             self._writer.abandon()
         self._batch.close()
+
+
+def _check_count(field: str, objects: Sized) -> None:
+    if len(objects) > _MAX_OBJECTS:
+        raise invalid_request(field, f"must be at most {_MAX_OBJECTS} in one message")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import random
@@ -481,3 +482,34 @@ def test_missing_says_exactly_what_is_missing(blobs: list[bytes], data: st.DataO
             Digest.of(blob) for blob in blobs if blob not in there
         ]
         store.close()
+
+
+def test_a_full_database_is_a_full_disk(store: Store) -> None:
+    pages = store._database._writer.execute("PRAGMA page_count").fetchone()[0]
+    store._database._writer.execute(f"PRAGMA max_page_count = {pages}")
+    with store.batch() as batch:
+        for number in range(100):
+            name = Name(b"%0200d" % number)
+            batch.put_directory(Directory({name: SymlinkNode(b"x" * 4000)}).encoding)
+        with pytest.raises(OSError, match="full") as caught:
+            batch.commit()
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_only_root_can_read_the_database(state: Path, store: Store) -> None:
+    _put(store, b"something")
+    for file in state.glob("store.sqlite*"):
+        assert file.stat().st_mode & 0o777 == 0o600, file
+
+
+def test_what_a_killed_writer_left_is_dropped_by_its_token(state: Path, store: Store) -> None:
+    killed, other = store.batch("killed"), store.batch("other")
+    killed.put_blob(b"half")
+    other.put_blob(b"whole")
+    Store.drop_arrivals(state, "killed")
+    assert len(list((state / "incoming").glob("*/*"))) == 1
+    other.commit()
+    assert store.missing_blobs([Digest.of(b"whole")]) == []
+    killed._filling.arrivals._here.clear()
+    killed.close()
+    other.close()

@@ -145,3 +145,15 @@ def test_a_mount_is_not_crossed(tmp_path: Path, top: int) -> None:
         finally:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_remove_tree_of_more_names_than_are_held_at_once(
+    tmp_path: Path, top: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_NAMES_AT_ONCE", 3)
+    for number in range(10):
+        (tmp_path / "t" / f"d{number}" / "deep").mkdir(parents=True)
+        (tmp_path / "t" / f"d{number}" / "deep" / "f").touch()
+        (tmp_path / "t" / f"f{number}").touch()
+    files.remove_tree(top, b"t")
+    assert not (tmp_path / "t").exists()

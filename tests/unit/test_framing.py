@@ -221,3 +221,26 @@ async def test_a_cancelled_read_loses_nothing() -> None:
             nursery.cancel_scope.cancel()
         await theirs.send_all(frame[cut:])
         assert await reader.read() == frame[4:]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"\x80" * 8_000_000, b"\x9a\x00\x7a\x12\x00" + b"\x40" * 8_000_000, b"\xa0" * 500_000],
+    ids=["empty arrays", "an array of empty strings", "empty maps"],
+)
+def test_a_frame_of_very_many_items_is_refused_before_it_is_decoded(body: bytes) -> None:
+    start = time.process_time()
+    with pytest.raises(FrameError, match="more than 400000 items"):
+        framing.decode_item(body)
+    assert time.process_time() - start < 0.5
+
+
+def test_large_strings_do_not_count() -> None:
+    item = {"blobs": [{"digest": bytes(32), "data": b"x" * 3000} for _ in range(2000)]}
+    assert framing.decode_item(framing.encode_frame(item)[4:]) == item
+
+
+def test_as_many_items_as_a_large_request_has_are_accepted() -> None:
+    node = {"type": "file", "digest": bytes(32), "size": 1 << 40, "executable": False}
+    item = {"inputs": [{"name": b"%032d" % n, "node": node} for n in range(20_000)]}
+    assert framing.decode_item(framing.encode_frame(item)[4:]) == item

@@ -156,3 +156,8 @@ def test_a_directory_node_for_a_missing_directory() -> None:
     number = _find(table, b"gone")
     with pytest.raises(KeyError):
         table.look_up(number, b"x")
+
+
+def test_a_listing_is_made_once_however_often_it_is_opened() -> None:
+    table = InodeTable({Name(b"a"): FileNode(Digest(bytes(32)), 0)}, lambda _: pytest.fail("read"))
+    assert table.children(ROOT) is table.children(ROOT)

@@ -372,7 +372,7 @@ def test_a_million_entries_are_refused_quickly(field: str) -> None:
 def test_the_largest_lists_are_checked_quickly() -> None:
     request = replace(
         GOOD,
-        outputs=tuple(f"build/o/{number}" for number in range(LIMITS.outputs)),
+        outputs=tuple(f"build/o/{number}" for number in range(15)),
         scratch_paths=("build", *(f"s{number:02}" for number in range(LIMITS.scratch_paths - 1))),
         additional_files={f"build/f/{n:04}": b"" for n in range(LIMITS.additional_files)},
         refscan_needles=tuple(f"{n:032}".encode() for n in range(LIMITS.refscan_needles)),
@@ -381,3 +381,26 @@ def test_the_largest_lists_are_checked_quickly() -> None:
     start = time.process_time()
     check(request)
     assert time.process_time() - start < 0.25
+
+
+def test_what_a_result_could_not_tell_in_one_frame_is_refused() -> None:
+    request = replace(
+        GOOD,
+        outputs=tuple(f"build/o/{number}" for number in range(LIMITS.outputs)),
+        refscan_needles=tuple(b"%d" % n for n in range(1172)),
+    )
+    assert_refused(request, "refscan_needles", None)
+    check(replace(request, refscan_needles=request.refscan_needles[:-1]))
+
+
+def test_directories_for_additional_files_are_limited() -> None:
+    deep = "/".join("d" * 2000)
+    files = {f"build/{number}/{deep}": b"" for number in range(10)}
+    assert_refused(replace(GOOD, additional_files=files), "additional_files", None)
+
+
+def test_a_working_directory_that_the_kernel_could_not_enter_is_refused() -> None:
+    path = "build" + "/aaaaaaaaa" * 409
+    assert len(path) == 4095
+    assert_refused(replace(GOOD, working_dir=path), "working_dir", None)
+    check(replace(GOOD, working_dir=path[:-1]))

@@ -60,3 +60,10 @@ def test_a_range_comes_back_after_an_error() -> None:
     with pytest.raises(RuntimeError), pool.lease():
         raise RuntimeError
     assert pool.free == 1
+
+
+def test_a_range_that_may_still_be_in_use_does_not_come_back() -> None:
+    pool = UidPool(BASE, 2 * RANGE)
+    with pytest.raises(KeyError), pool.lease(unless=KeyError):
+        raise KeyError
+    assert pool.free == 1

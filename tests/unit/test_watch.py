@@ -22,13 +22,14 @@ class PretendedBuild(Cgroup):
         super().__init__(Hierarchies({}), "/x")
         self.log = log
         self.end = trio.Event()
-        self.killed = False
+        self.killed = self.immortal = False
         self.sending_out, self.stdout = memory_stream_one_way_pair()
         self.sending_err, self.stderr = memory_stream_one_way_pair()
 
     def kill(self) -> None:
         self.killed = True
-        self.end.set()
+        if not self.immortal:
+            self.end.set()
 
     async def ended(self) -> None:
         """Return when its first process has ended."""
@@ -130,3 +131,15 @@ async def test_the_host_fails(log: BuildLog, clock: MockClock) -> None:
     assert verdict is not None
     assert verdict.code == "infrastructure"
     assert build.killed
+
+
+async def test_a_process_that_cannot_be_killed_is_not_waited_for(
+    log: BuildLog, clock: MockClock
+) -> None:
+    build = PretendedBuild(log)
+    build.immortal = True
+    start = trio.current_time()
+    verdict = await build.watched(wall=10)
+    assert verdict is not None
+    assert verdict.code == "timeout"
+    assert trio.current_time() - start < 15

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 from cupola.errors import RequestError, invalid_request
 from cupola.messages import BuildRequest
 from cupola.nodes import DirectoryNode, Name, Node
-from cupolad.paths import HostPath, SandboxPath
+from cupolad.paths import MAX_PATH, HostPath, SandboxPath
 from cupolad.request.model import Inputs, Policy
 from cupolad.request.presence import require
 
@@ -194,6 +194,8 @@ def check_working_dir(
 ) -> None:
     """The working directory is one that exists or that can be made."""
     path = parse_path("working_dir", None, request.working_dir, SandboxPath)
+    if len(path.encode()) >= MAX_PATH:
+        raise invalid_request("working_dir", f"must have at most {MAX_PATH - 1} bytes")
     first, *rest = path.relative_to(inputs_dir).split("/") if path.is_below(inputs_dir) else [""]
     if (node := request.inputs.get(first.encode())) is not None:  # type: ignore[call-overload]
         require([("working_dir", None, node)], store)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from cupola.errors import RequestError, invalid_request
 from cupola.messages import BuildRequest
 from cupolad.request.model import Policy, RequestLimits
+
+_MAX_COMPONENTS: Final = 20_000
+"""Each may be a directory to make."""
+_MAX_FINDINGS: Final = 300_000
+"""Needles times outputs: what a result has to be able to tell in one frame."""
 
 
 def check_counts(request: BuildRequest, limits: RequestLimits) -> None:
@@ -25,6 +32,16 @@ def check_counts(request: BuildRequest, limits: RequestLimits) -> None:
     ):
         if len(values) > most:
             raise invalid_request(field, f"must have at most {most} entries, not {len(values)}")
+    components = sum(path.count("/") + 1 for path in request.additional_files)
+    if components > _MAX_COMPONENTS:
+        raise invalid_request(
+            "additional_files", f"must have at most {_MAX_COMPONENTS} path components in all"
+        )
+    if len(request.outputs) * len(request.refscan_needles) > _MAX_FINDINGS:
+        raise invalid_request(
+            "refscan_needles",
+            f"must be at most {_MAX_FINDINGS // len(request.outputs)} for so many outputs",
+        )
     size = sum(map(len, request.additional_files.values()))
     if size > limits.additional_files_bytes:
         raise invalid_request(

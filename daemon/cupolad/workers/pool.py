@@ -62,7 +62,7 @@ class WorkerPool:
         keep = False
         try:
             yield worker
-            keep = self._reuse
+            keep = self._reuse and not worker.spent
         finally:
             if keep:
                 self._idle.append(worker)

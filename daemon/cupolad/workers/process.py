@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -103,6 +104,8 @@ class ForkServer:
             raise ConnectionResetError("the fork server died")
         if answer != forkserver.OK:
             raise OSError(answer.decode())
+        if not descriptors:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return descriptors[0]
 
 
@@ -113,6 +116,8 @@ class Worker:
         self._pidfd = pidfd
         self._stream = connection
         self._reader = framing.FrameReader(connection.socket, MAX_FRAME)
+        self.spent = False
+        """Whether it is not to be used again, although it did nothing wrong."""
 
     async def send(self, item: Any) -> None:
         """Send one item; `infrastructure` if the helper is gone."""
