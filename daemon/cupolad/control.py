@@ -11,9 +11,13 @@ from typing import Final
 import trio
 
 from cupolad.config import Config, ConfigError
+from cupolad.notify import Notifier
 from cupolad.service import Service
 
 _log = logging.getLogger(__name__)
+
+_EXTENSION: Final = 30.0
+"""Seconds that systemd is asked for again and again; clean-up after a build takes less."""
 
 _IDLE_CHECKS: Final = 10
 """How often one looks whether the daemon is idle, within the time that it may be."""
@@ -22,8 +26,8 @@ _IDLE_CHECKS: Final = 10
 class Control:
     """Waits for a reason to stop. SIGTERM and SIGINT stop, SIGHUP reloads, a second one hurries."""
 
-    def __init__(self, service: Service, reload: Callable[[], Config]) -> None:
-        self._service, self._reload_config = service, reload
+    def __init__(self, service: Service, reload: Callable[[], Config], notifier: Notifier) -> None:
+        self._service, self._reload_config, self._notifier = service, reload, notifier
         self._stopping = trio.Event()
         self._hurry = trio.CancelScope()
 
@@ -40,8 +44,15 @@ class Control:
             _log.info("draining: %d builds run, %d wait, grace %g s", running, queued, grace)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._when_hurried, scheduler.cancel_all)
+            nursery.start_soon(self._ask_for_time)
             await scheduler.drain(grace)
             nursery.cancel_scope.cancel()
+
+    async def _ask_for_time(self) -> None:
+        """Keep systemd from killing what is still draining."""
+        while True:
+            self._notifier.extend(_EXTENSION)
+            await trio.sleep(_EXTENSION / 3)
 
     async def _when_hurried(self, act: Callable[[], None]) -> None:
         with self._hurry:
@@ -57,7 +68,9 @@ class Control:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
+                    self._notifier.reloading()
                     await self._reload()
+                    self._notifier.ready()
                 elif self._stopping.is_set():
                     _log.warning("second %s: leaving at once", signal.Signals(number).name)
                     self._hurry.cancel()

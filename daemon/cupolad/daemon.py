@@ -13,6 +13,7 @@ from cupolad import activation, ingest, inputs, startup
 from cupolad.build import Builder
 from cupolad.config import Config
 from cupolad.control import Control
+from cupolad.health import Health
 from cupolad.host.cgroups import Hierarchies
 from cupolad.host.uids import UidPool
 from cupolad.notify import Notifier
@@ -59,7 +60,8 @@ async def _live(config: Config, options: Options) -> None:
         scheduler = Scheduler(config.scheduler.max_builds, config.limits.queued_builds)
         service = Service(config, platform.machine(), store, scheduler, builder)
         server = Server(service)
-        control = Control(service, options.reload)
+        control = Control(service, options.reload, notifier)
+        health = Health(service, fork_server, notifier)
 
         listener = life.enter_context(
             activation.listening(options.socket) if inherited is None else nullcontext(inherited)
@@ -70,6 +72,8 @@ async def _live(config: Config, options: Options) -> None:
         nursery.start_soon(server.serve, listener)
         await nursery.start(control.obey_signals)
         nursery.start_soon(control.stop_when_idle)
+        nursery.start_soon(health.keep_status)
+        nursery.start_soon(health.keep_watchdog)
         notifier.ready()
         _log.info(
             "ready: at most %d builds at once, listening at %s",

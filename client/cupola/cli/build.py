@@ -94,7 +94,7 @@ class _Show:
         print(
             f"cupola: {result.status} in {result.usage.wall_us / 1e6:.2f} s,"
             f" {result.usage.cpu_us / 1e6:.2f} s of processor time,"
-            f" {display.size(result.usage.memory_peak)} of memory at most",
+            f" {notation.readable_size(result.usage.memory_peak)} of memory at most",
             file=sys.stderr,
         )
         for output in result.outputs:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from cupola.notation import readable_size
 from cupola.progress import Progress
 
 
@@ -34,10 +35,10 @@ def shown(describe: Callable[[Progress], str]) -> Iterator[Progress]:
 def importing(progress: Progress) -> str:
     """How far an import is."""
     if not progress.files_to_send:
-        return f"hashing: {progress.files_hashed:,} files, {size(progress.bytes_hashed)}"
+        return f"hashing: {progress.files_hashed:,} files, {readable_size(progress.bytes_hashed)}"
     return (
         f"uploading: {progress.files_sent:,} of {progress.files_to_send:,} files,"
-        f" {size(progress.bytes_sent)} of {size(progress.bytes_to_send)}"
+        f" {readable_size(progress.bytes_sent)} of {readable_size(progress.bytes_to_send)}"
     )
 
 
@@ -45,15 +46,5 @@ def exporting(progress: Progress) -> str:
     """How far an export is."""
     return (
         f"writing: {progress.files_written:,} of {progress.files_to_write:,} files,"
-        f" {size(progress.bytes_written)} of {size(progress.bytes_to_write)}"
+        f" {readable_size(progress.bytes_written)} of {readable_size(progress.bytes_to_write)}"
     )
-
-
-def size(count: int) -> str:
-    """A number of bytes for people."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

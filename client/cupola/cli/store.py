@@ -10,7 +10,6 @@ from dataclasses import asdict
 import cupola
 from cupola import notation
 from cupola.cli.arguments import node_at, node_of
-from cupola.cli.display import size
 from cupola.cli.failure import UsageError
 from cupola.messages import StatusReport
 from cupola.nodes import DirectoryNode, FileNode, SymlinkNode
@@ -66,7 +65,7 @@ def _show(report: StatusReport) -> None:
     print(f"builds: {report.running} running of {report.max_builds}, {report.queued} queued")
     print(
         f"store: {report.store_blobs:,} blobs, {report.store_directories:,} directories,"
-        f" {size(report.store_bytes)}"
+        f" {notation.readable_size(report.store_bytes)}"
     )
     for build in report.builds:
         outputs = notation.printable(" ".join(build.outputs).encode())

@@ -23,6 +23,7 @@ from cupolad.host import kernel
 
 MAX_MESSAGE: Final = 1024
 OK: Final = b"ok"
+PING: Final = b"ping"
 
 Role = Callable[[socket.socket], None]
 
@@ -59,6 +60,9 @@ def serve(control: socket.socket, roles: Sequence[str]) -> None:
         message, descriptors, _, _ = socket.recv_fds(control, MAX_MESSAGE, 1)
         if not message:
             return
+        if message == PING:
+            control.send(OK)
+            continue
         with socket.socket(fileno=descriptors[0]) as connection:
             try:
                 pid = os.fork()

@@ -87,6 +87,21 @@ class ForkServer:
             ) from error
         return Worker(pidfd, trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
 
+    async def ping(self) -> None:
+        """Return when the fork server has shown that it answers."""
+        await trio.to_thread.run_sync(self._answer_ping, limiter=self._limiter)
+
+    def _answer_ping(self) -> None:
+        assert self._control is not None
+        try:
+            self._control.send(forkserver.PING)
+            if self._control.recv(forkserver.MAX_MESSAGE):
+                return
+        except ConnectionError:
+            pass
+        self._stop()
+        self._start()
+
     def _fork(self, role: str, connection: socket.socket) -> int:
         """Ask for a helper; its pidfd. A server that has died is replaced, once."""
         try:
