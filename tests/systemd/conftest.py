@@ -1,0 +1,63 @@
+"""Fixtures of tests that boot a real systemd: a machine with cupola's units installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from machine import Machine
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "systemd"
+MEMBER, STRANGER = 61001, 61002
+"""Users of the machine: one in the group `cupola`, one who is not."""
+
+pytestmark = [pytest.mark.root]
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    """A machine with the units, the commands and two users; the socket listens."""
+    with Machine() as machine:
+        install(machine)
+        yield machine
+
+
+def install(machine: Machine) -> None:
+    """Put cupola where its package puts it, and start its socket."""
+    root = machine.root
+    for unit in UNITS.glob("cupola*"):
+        shutil.copy(unit, root / "etc/systemd/system" / unit.name)
+    for folder in ("sysusers.d", "tmpfiles.d"):
+        (root / "etc" / folder).mkdir(exist_ok=True)
+        shutil.copy(UNITS / folder / "cupola.conf", root / "etc" / folder)
+    for command in ("cupola", "cupolad"):
+        start = root / "usr/bin" / command
+        start.unlink(missing_ok=True)
+        start.write_text(f'#!/bin/sh\nexec {sys.executable} -I -m {command} "$@"\n')
+        start.chmod(0o755)
+    machine.check("systemd-sysusers")
+    machine.check("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/cupola.conf")
+    machine.check("useradd", "--no-create-home", f"--uid={MEMBER}", "--groups=cupola", "member")
+    machine.check("useradd", "--no-create-home", f"--uid={STRANGER}", "stranger")
+    machine.check("systemctl", "daemon-reload")
+    machine.check("systemctl", "start", "cupolad.socket")
+
+
+@pytest.fixture
+def stopped(machine: Machine) -> Machine:
+    """The machine, with the socket listening and the daemon stopped."""
+    machine.check("systemctl", "stop", "cupolad.service")
+    machine.check("systemctl", "reset-failed")
+    machine.check("systemctl", "start", "cupolad.socket")
+    return machine
+
+
+def verify(*units: Path) -> subprocess.CompletedProcess[str]:
+    """What `systemd-analyze verify` says."""
+    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *map(str, units)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
