@@ -439,3 +439,17 @@ def test_a_state_directory_on_tmpfs(tmp_path: Path) -> None:
             node = client.import_path(tmp_path / "file")
             result = client.build(shell("cp /inputs/f out", inputs={Name(b"f"): node}))
         assert result.outputs[0].node == node
+
+
+def test_a_stop_right_after_the_start_is_obeyed() -> None:
+    for delay in (0.2, 0.3, 0.4, 0.5):
+        daemon = PrivateDaemon()
+        process = subprocess.Popen(daemon.command, stderr=subprocess.PIPE)
+        with process:
+            time.sleep(delay)
+            process.terminate()
+            # Before Python has got as far as the daemon's own code, nothing was taken yet.
+            assert process.wait(20) in (0, -signal.SIGTERM)
+        assert not daemon.socket.exists()
+        with daemon:
+            pass
