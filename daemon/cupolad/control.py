@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -23,11 +23,26 @@ _IDLE_CHECKS: Final = 10
 """How often one looks whether the daemon is idle, within the time that it may be."""
 
 
+def note_early_signals() -> list[int]:
+    """From now on, note what asks the daemon to stop before `Control` can obey."""
+    early: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: early.append(number))
+    return early
+
+
 class Control:
     """Waits for a reason to stop. SIGTERM and SIGINT stop, SIGHUP reloads, a second one hurries."""
 
-    def __init__(self, service: Service, reload: Callable[[], Config], notifier: Notifier) -> None:
+    def __init__(
+        self,
+        service: Service,
+        reload: Callable[[], Config],
+        notifier: Notifier,
+        early_signals: Sequence[int],
+    ) -> None:
         self._service, self._reload_config, self._notifier = service, reload, notifier
+        self._early_signals = early_signals
         self._stopping = trio.Event()
         self._hurry = trio.CancelScope()
 
@@ -66,6 +81,8 @@ class Control:
         """React to signals until cancelled."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
+            if self._early_signals:
+                self._stopping.set()
             async for number in signals:
                 if number == signal.SIGHUP:
                     self._notifier.reloading()

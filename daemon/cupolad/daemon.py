@@ -12,7 +12,7 @@ import trio
 from cupolad import activation, ingest, inputs, startup
 from cupolad.build import Builder
 from cupolad.config import Config
-from cupolad.control import Control
+from cupolad.control import Control, note_early_signals
 from cupolad.health import Health
 from cupolad.host.cgroups import Hierarchies
 from cupolad.host.uids import UidPool
@@ -35,6 +35,7 @@ def run(config: Config, options: Options) -> None:
 
 async def _live(config: Config, options: Options) -> None:
     async with AsyncExitStack() as life:
+        early_signals = note_early_signals()
         notifier = Notifier()
         inherited = activation.take_inherited(os.environ)
         startup.prepare_process()
@@ -60,7 +61,7 @@ async def _live(config: Config, options: Options) -> None:
         scheduler = Scheduler(config.scheduler.max_builds, config.limits.queued_builds)
         service = Service(config, platform.machine(), store, scheduler, builder)
         server = Server(service)
-        control = Control(service, options.reload, notifier)
+        control = Control(service, options.reload, notifier, early_signals)
         health = Health(service, fork_server, notifier)
 
         listener = life.enter_context(

@@ -3,9 +3,10 @@
 # root together from an overlay of the host's, with API file systems of its own, and runs systemd.
 # Every mount made here ends with the namespace.
 #
-#   guest.sh DIRECTORY    DIRECTORY/share is shown as /run/host, DIRECTORY/go says when to begin
+#   guest.sh DIRECTORY PLACE    DIRECTORY/share is shown as /run/host, DIRECTORY/go says when to
+#                               begin; PLACE is shown where it is, even below /tmp
 set -eu
-directory=$1
+directory=$1 place=$2
 
 # Our parent leaves the cgroups first: systemd refuses groups with processes that it cannot see.
 read -r _ < "$directory/go"
@@ -71,6 +72,8 @@ if [ ! -d "$root/sys/fs/cgroup/systemd" ]; then
     mount -t cgroup -o nosuid,nodev,noexec,none,name=systemd cgroup "$root/sys/fs/cgroup/systemd"
 fi
 
+mkdir -p "$root$place"
+mount --bind "$place" "$root$place"
 mkdir "$root/run/host"
 mount --bind "$directory/share" "$root/run/host"
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
+_PROJECT: Final = Path(__file__).parents[2]
 _BOOT_SECONDS: Final = 60
 _STOP_SECONDS: Final = 30
 _RUN_SECONDS: Final = 120
@@ -124,7 +125,10 @@ class Machine:
         guest = Path(__file__).with_name("guest.sh")
         groups = " ".join(map(str, self._cgroups))
         self._process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "sh", "-c", _ENTER, "sh", guest, self._directory],
+            [
+                *("setpriv", "--pdeathsig", "KILL"),
+                *("sh", "-c", _ENTER, "sh", guest, self._directory, _PROJECT),
+            ],
             stdin=console,
             stdout=console,
             stderr=console,
