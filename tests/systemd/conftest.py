@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,17 +36,25 @@ def install(machine: Machine) -> None:
     for folder in ("sysusers.d", "tmpfiles.d"):
         (root / "etc" / folder).mkdir(exist_ok=True)
         shutil.copy(UNITS / folder / "cupola.conf", root / "etc" / folder)
-    for command in ("cupola", "cupolad"):
-        start = root / "usr/bin" / command
-        start.unlink(missing_ok=True)
-        start.write_text(f'#!/bin/sh\nexec {sys.executable} -I -m {command} "$@"\n')
-        start.chmod(0o755)
+    _write_command(root / "usr/bin/cupolad", f'exec {sys.executable} -I -m cupolad "$@"')
+    packages = Path(sysconfig.get_path("purelib"))
+    if packages.is_relative_to(ROOT):
+        packages = Path("/run/place") / packages.relative_to(ROOT)
+    load = f"import sys; sys.path[:0] = ['/run/place/client', '{packages}']"
+    run = "from cupola.__main__ import main; sys.exit(main())"
+    _write_command(root / "usr/bin/cupola", f'exec /usr/bin/python3 -I -c "{load}; {run}" "$@"')
     machine.check("systemd-sysusers")
     machine.check("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/cupola.conf")
     machine.check("useradd", "--no-create-home", f"--uid={MEMBER}", "--groups=cupola", "member")
     machine.check("useradd", "--no-create-home", f"--uid={STRANGER}", "stranger")
     machine.check("systemctl", "daemon-reload")
     machine.check("systemctl", "start", "cupolad.socket")
+
+
+def _write_command(path: Path, script: str) -> None:
+    path.unlink(missing_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
 
 
 @pytest.fixture

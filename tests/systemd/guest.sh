@@ -72,8 +72,10 @@ if [ ! -d "$root/sys/fs/cgroup/systemd" ]; then
     mount -t cgroup -o nosuid,nodev,noexec,none,name=systemd cgroup "$root/sys/fs/cgroup/systemd"
 fi
 
-mkdir -p "$root$place"
+mkdir -p "$root$place" "$root/run/place"
 mount --bind "$place" "$root$place"
+# There it can be reached by every user, whoever may enter the directories above it.
+mount --bind "$place" "$root/run/place"
 mkdir "$root/run/host"
 mount --bind "$directory/share" "$root/run/host"
 

@@ -78,7 +78,7 @@ def test_the_status_line_tells_what_goes_on(machine: Machine) -> None:
     try:
         assert eventually(lambda: " queued for 1 user, store " in status())
     finally:
-        machine.check("pkill", f"--uid={MEMBER}", "--full", "cupola build")
+        machine.check("pkill", f"--uid={MEMBER}", "--full", "build -")
         for process in builds:
             process.wait(20)
     assert eventually(lambda: status().startswith("0 building, 0 queued, store "))
