@@ -7,9 +7,8 @@ import time
 from typing import Any
 
 import pytest
+from installed import MEMBER, STRANGER
 from machine import Machine
-
-from conftest import MEMBER, STRANGER
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.runc]
 

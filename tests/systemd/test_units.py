@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from conftest import UNITS, verify
+from installed import UNITS, verify
 
 pytestmark = pytest.mark.root
 
