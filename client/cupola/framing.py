@@ -63,8 +63,13 @@ _REFUSED_TAGS = dict.fromkeys(_KNOWN_TAGS, _refuse_tag)
 
 def encode_frame(item: Any) -> bytes:
     """The frame that carries `item`."""
-    body = cbor2.dumps(item, canonical=True)
+    body = encode_item(item)
     return struct.pack(">I", len(body)) + body
+
+
+def encode_item(item: Any) -> bytes:
+    """The deterministic encoding of `item`."""
+    return cbor2.dumps(item, canonical=True)
 
 
 def decode_item(body: bytes | bytearray) -> Any:

@@ -6,7 +6,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,11 @@ SOCKET_MODE: Final = 0o666
 
 class ActivationError(Exception):
     """There is no socket to listen on; the message says why."""
+
+
+def is_service(environment: Mapping[str, str]) -> bool:
+    """Whether systemd has started this very process (systemd.exec(5))."""
+    return environment.get("SYSTEMD_EXEC_PID") == str(os.getpid())
 
 
 def take_inherited(environment: MutableMapping[str, str]) -> socket.socket | None:

@@ -20,12 +20,13 @@ import trio
 from cupola.errors import BuildError
 from cupola.messages import BuildOutput, BuildUsage
 from cupolad import bundle, ingest, inputs
-from cupolad.host.cgroups import Cgroup, CgroupLimits, Hierarchies
+from cupolad.host.cgroups import CgroupLimits
 from cupolad.host.uids import UidPool
+from cupolad.launch import Launcher, StuckError
 from cupolad.layout import BUILD_UID, Layout
 from cupolad.logs import BuildLog
 from cupolad.request import ValidRequest
-from cupolad.runc import Exit, Runtime, StuckError
+from cupolad.runc import Exit, Job, Runtime
 from cupolad.spec import SandboxSettings, make_spec
 from cupolad.watch import RunLimits
 from cupolad.workers.pool import WorkerPool
@@ -59,9 +60,7 @@ class Builder:
 
     places: Places
     runtime: Runtime
-    hierarchies: Hierarchies
-    group: str
-    """The cgroup below which each build has its own."""
+    launcher: Launcher
     uids: UidPool
     input_servers: WorkerPool
     binders: WorkerPool
@@ -70,12 +69,13 @@ class Builder:
     async def build(
         self,
         build_id: str,
+        title: str,
         valid: ValidRequest,
         settings: SandboxSettings,
         limits: BuildLimits,
         log: BuildLog,
     ) -> tuple[tuple[BuildOutput, ...], BuildUsage]:
-        """Run one build; its outputs, stored, and what it used."""
+        """Run one build; its outputs, stored, and what it used. Administrators see `title`."""
         request = valid.request
         layout = Layout.plan(
             build_id,
@@ -85,7 +85,7 @@ class Builder:
             request.inputs,
             valid.scratch_paths,
         )
-        cgroup = Cgroup(self.hierarchies, f"{self.group}/{build_id}")
+        cgroup = self.launcher.cgroup(build_id)
         with self.uids.lease(unless=StuckError) as uids:
             async with bundle.created(layout, request, uids):
                 async with inputs.mounted(
@@ -94,15 +94,8 @@ class Builder:
                     settings = replace(settings, limits=limits.group)
                     spec = make_spec(request, layout, uids, settings, cgroup.path)
                     await bundle.write_config(layout, spec)
-                    end = await self.runtime.run(
-                        layout,
-                        cgroup,
-                        limits.group,
-                        limits.run,
-                        uids.host(BUILD_UID),
-                        log,
-                        mount,
-                    )
+                    job = Job(title, cgroup, limits.group, limits.run, uids.host(BUILD_UID))
+                    end = await self.runtime.run(self.launcher, job, layout, log, mount)
                     await mount.check()
                 await _check_exit(end, log)
                 with _limited(limits.ingest):
@@ -138,7 +131,7 @@ async def _check_exit(end: Exit, log: BuildLog) -> None:
         how = f"exited with code {end.code}"
     else:
         assert end.signal is not None
-        how = f"was killed by {signal.Signals(end.signal).name}"
+        how = f"was killed by {_signal_name(end.signal)}"
     tail = await trio.to_thread.run_sync(log.tail, _TAIL_LINES, _TAIL_BYTES)
     raise BuildError(
         "build_failed",
@@ -147,3 +140,11 @@ async def _check_exit(end: Exit, log: BuildLog) -> None:
         signal=end.signal,
         log_tail=tail,
     )
+
+
+def _signal_name(number: int) -> str:
+    """What people call a signal; most of those for real time have no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

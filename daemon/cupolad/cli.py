@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from cupola.version import __version__
-from cupolad import config, daemon
+from cupolad import config, daemon, journal
 from cupolad.activation import ActivationError
 from cupolad.config import ConfigError
 from cupolad.startup import Options, StartError
@@ -73,9 +72,7 @@ def run(arguments: Sequence[str]) -> int:
         if options.check_config:
             _show(settings)
             return 0
-        logging.basicConfig(
-            level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s"
-        )
+        entries = journal.set_up()
         # Mounts are known to the kernel by their real paths.
         runtime = options.runtime_dir.resolve()
         daemon.run(
@@ -86,6 +83,7 @@ def run(arguments: Sequence[str]) -> int:
                 (options.socket or runtime / "cupola.sock").absolute(),
                 reload=lambda: config.load(options.config),
             ),
+            entries,
         )
     except ConfigError as error:
         print(f"cupolad: {error}", file=sys.stderr)

@@ -101,6 +101,24 @@ def _mode(value: Any) -> str:
     return str(value)
 
 
+def _units(value: Any) -> str:
+    if value not in ("auto", "never"):
+        raise ValueError('must be "auto" or "never"')
+    return str(value)
+
+
+def _journal_logs(value: Any) -> str:
+    if value not in ("all", "failures", "none"):
+        raise ValueError('must be "all", "failures" or "none"')
+    return str(value)
+
+
+def _weight(value: Any) -> int:
+    if type(value) is not int or not 0 <= value <= 10_000:
+        raise ValueError("must be a whole number, 1 to 10000, or 0 to leave it to the system")
+    return value
+
+
 def _key(default: Any, check: Callable[[Any], Any], text: str) -> Any:
     """A key with its default, its check, and one line on what it means."""
     factory = default if callable(default) else lambda: default
@@ -116,6 +134,9 @@ class DaemonSection:
 
     idle_exit: float = _key(0.0, _seconds, "end after so many seconds without work; 0 = never")
     drain: float = _key(60.0, _seconds, "seconds that running builds get when the daemon stops")
+    journal_logs: str = _key(
+        "all", _journal_logs, 'builds whose logs go to the journal: "all", "failures" or "none"'
+    )
 
 
 @dataclass(frozen=True)
@@ -140,6 +161,9 @@ class SandboxSection:
     )
     tmp_bytes: int = _key(_MEMORY // 4, _count, "size of /tmp; counts as memory of the build")
     shm_bytes: int = _key(_MEMORY // 4, _count, "size of /dev/shm; counts as memory of the build")
+    units: str = _key("auto", _units, '"auto": a systemd unit for each build, "never": none')
+    cpu_weight: int = _key(0, _weight, "share of processor time per build, of 100 for others")
+    io_weight: int = _key(0, _weight, "share of disk time per build, of 100 for others")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +9,10 @@ from typing import Final
 
 import trio
 
+from cupolad import events
 from cupolad.config import Config, ConfigError
 from cupolad.notify import Notifier
 from cupolad.service import Service
-
-_log = logging.getLogger(__name__)
 
 _EXTENSION: Final = 30.0
 """Seconds that systemd is asked for again and again; clean-up after a build takes less."""
@@ -56,7 +54,7 @@ class Control:
         running, queued = scheduler.count()
         grace = self._service.config.daemon.drain
         if running or queued:
-            _log.info("draining: %d builds run, %d wait, grace %g s", running, queued, grace)
+            events.DRAINING.tell(running=running, queued=queued, seconds=grace)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._when_hurried, scheduler.cancel_all)
             nursery.start_soon(self._ask_for_time)
@@ -82,36 +80,40 @@ class Control:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
             if self._early_signals:
-                self._stopping.set()
+                self._stop(signal.Signals(self._early_signals[0]).name)
             async for number in signals:
                 if number == signal.SIGHUP:
                     self._notifier.reloading()
                     await self._reload()
                     self._notifier.ready()
                 elif self._stopping.is_set():
-                    _log.warning("second %s: leaving at once", signal.Signals(number).name)
+                    events.HURRIED.tell(signal=signal.Signals(number).name)
                     self._hurry.cancel()
                 else:
-                    _log.info("%s: stopping", signal.Signals(number).name)
-                    self._stopping.set()
+                    self._stop(signal.Signals(number).name)
 
     async def _reload(self) -> None:
         """Apply the configuration anew; the old one stays in force if the new one is of no use."""
         try:
             config = await trio.to_thread.run_sync(self._reload_config)
         except ConfigError as error:
-            _log.error("reload refused, nothing was changed: %s", error)
+            events.RELOAD_REFUSED.tell(reason=error)
             return
         service = self._service
         if config.scheduler.max_builds > service.builder.uids.size:
-            _log.error(
-                "reload refused, nothing was changed: scheduler.max_builds is more than the"
-                " ids that the daemon was started with are enough for; restart it instead"
+            events.RELOAD_REFUSED.tell(
+                reason="scheduler.max_builds is more than the ids that the daemon was started with"
+                " are enough for; restart it instead"
             )
             return
         service.config = config
         service.scheduler.configure(config.scheduler.max_builds, config.limits.queued_builds)
-        _log.info("configuration reloaded")
+        events.RELOADED.tell()
+
+    def _stop(self, reason: str) -> None:
+        if not self._stopping.is_set():
+            events.STOPPING.tell(reason=reason)
+            self._stopping.set()
 
     async def stop_when_idle(self) -> None:
         """Stop when nobody has wanted anything for `daemon.idle_exit` seconds, if that is set."""
@@ -121,5 +123,4 @@ class Control:
             await trio.sleep(max(seconds, 1) / _IDLE_CHECKS)
             idle_for = time.monotonic() - service.last_active
             if seconds and service.is_idle() and idle_for >= seconds:
-                _log.info("idle for %g s: stopping", seconds)
-                self._stopping.set()
+                self._stop(f"idle for {seconds:g} s")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 from contextlib import AsyncExitStack, closing, nullcontext
+from typing import Final
 
 import trio
 
-from cupolad import activation, ingest, inputs, startup
+from cupolad import activation, events, ingest, inputs, startup
 from cupolad.build import Builder
 from cupolad.config import Config
 from cupolad.control import Control, note_early_signals
 from cupolad.health import Health
 from cupolad.host.cgroups import Hierarchies
 from cupolad.host.uids import UidPool
+from cupolad.journal import Journal
+from cupolad.launch import systemd
 from cupolad.notify import Notifier
+from cupolad.recovery import recover
 from cupolad.scheduler import Scheduler
 from cupolad.server import Server
 from cupolad.service import Service
@@ -25,15 +28,15 @@ from cupolad.store import Store, StoreLimits
 from cupolad.workers.pool import WorkerPool
 from cupolad.workers.process import ForkServer
 
-_log = logging.getLogger(__name__)
+_ROLES: Final = (inputs.SERVER, inputs.BINDER, ingest.ROLE, systemd.ROLE)
 
 
-def run(config: Config, options: Options) -> None:
+def run(config: Config, options: Options, journal: Journal | None) -> None:
     """Start, serve until told to stop, and leave nothing behind. Blocks; needs the main thread."""
-    trio.run(_live, config, options)
+    trio.run(_live, config, options, journal)
 
 
-async def _live(config: Config, options: Options) -> None:
+async def _live(config: Config, options: Options, journal: Journal | None) -> None:
     async with AsyncExitStack() as life:
         early_signals = note_early_signals()
         notifier = Notifier()
@@ -45,21 +48,21 @@ async def _live(config: Config, options: Options) -> None:
         hierarchies = Hierarchies.detect()
         group = life.enter_context(startup.cgroup_parent(hierarchies, options.state))
         runtime = startup.find_runtime(config, options)
-        await startup.recover(places, runtime, hierarchies, group)
+        fork_server = life.enter_context(ForkServer(_ROLES))
+        unit_starters = WorkerPool(fork_server, systemd.ROLE, spare=0, reuse=True)
+        launcher = await startup.find_launcher(config, hierarchies, unit_starters, group)
+        await recover(places, runtime, launcher, hierarchies, group)
 
         Store.create(options.state)
         store = life.enter_context(closing(Store(options.state, _store_limits(config))))
-        fork_server = life.enter_context(ForkServer([inputs.SERVER, inputs.BINDER, ingest.ROLE]))
         input_servers = WorkerPool(fork_server, inputs.SERVER, spare=1, reuse=False)
         binders = WorkerPool(fork_server, inputs.BINDER, spare=0, reuse=True)
         setup = ingest.setup(options.state, store.limits)
         ingesters = WorkerPool(fork_server, ingest.ROLE, spare=1, reuse=True, setup=setup)
         uids = UidPool(config.sandbox.uid_base, config.sandbox.uid_count)
-        builder = Builder(
-            places, runtime, hierarchies, group, uids, input_servers, binders, ingesters
-        )
+        builder = Builder(places, runtime, launcher, uids, input_servers, binders, ingesters)
         scheduler = Scheduler(config.scheduler.max_builds, config.limits.queued_builds)
-        service = Service(config, platform.machine(), store, scheduler, builder)
+        service = Service(config, platform.machine(), store, scheduler, builder, journal)
         server = Server(service)
         control = Control(service, options.reload, notifier, early_signals)
         health = Health(service, fork_server, notifier)
@@ -68,7 +71,7 @@ async def _live(config: Config, options: Options) -> None:
             activation.listening(options.socket) if inherited is None else nullcontext(inherited)
         )
         nursery = await life.enter_async_context(trio.open_nursery())
-        for pool in (input_servers, binders, ingesters):
+        for pool in (input_servers, binders, ingesters, unit_starters):
             nursery.start_soon(pool.keep_ready)
         nursery.start_soon(server.serve, listener)
         await nursery.start(control.obey_signals)
@@ -76,18 +79,15 @@ async def _live(config: Config, options: Options) -> None:
         nursery.start_soon(health.keep_status)
         nursery.start_soon(health.keep_watchdog)
         notifier.ready()
-        _log.info(
-            "ready: at most %d builds at once, listening at %s",
-            config.scheduler.max_builds,
-            listener.getsockname(),
-        )
+        socket = listener.getsockname()
+        events.READY.tell(max_builds=config.scheduler.max_builds, socket=socket)
 
         await control.wait_until_stopping()
         notifier.stopping()
         server.stop()
         await control.drain()
         nursery.cancel_scope.cancel()
-    _log.info("stopped")
+    events.STOPPED.tell()
 
 
 def _store_limits(config: Config) -> StoreLimits:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import logging
 
 from cupola.errors import CupolaError, infrastructure, invalid_request
 from cupola.framing import FrameError
 from cupola.messages import Failure
 from cupola.shapes import ShapeError
-
-_log = logging.getLogger(__name__)
+from cupolad import events
 
 
 def as_error(error: Exception, doing: str) -> CupolaError:
@@ -23,15 +21,15 @@ def as_error(error: Exception, doing: str) -> CupolaError:
         case ShapeError():
             return invalid_request(error.field, error.rule, index=error.index)
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            _log.error("%s: %s", doing, error)
+            events.DISK_FULL.tell(doing=doing, reason=error)
             return infrastructure(
                 "the daemon's disk is full; tell the administrator", retryable=True
             )
         case OSError():
-            _log.error("%s: %s", doing, error)
+            events.HOST_ERROR.tell(doing=doing, reason=error)
             return infrastructure("the daemon's host failed; try again", retryable=True)
         case _:
-            _log.error("%s: internal error", doing, exc_info=error)
+            events.INTERNAL_ERROR.tell(doing=doing, error=error)
             return infrastructure("internal error of the daemon; report it", retryable=False)
 
 

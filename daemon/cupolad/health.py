@@ -7,17 +7,15 @@ that does not answer fails that build, and a user must not be able to end the da
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 import trio
 
 from cupola.notation import readable_size
+from cupolad import events
 from cupolad.notify import Notifier
 from cupolad.service import Service
 from cupolad.workers.process import ForkServer
-
-_log = logging.getLogger(__name__)
 
 _STATUS_SECONDS: Final = 1
 _SIGNS_PER_PERIOD: Final = 3
@@ -58,6 +56,6 @@ class Health:
             await trio.to_thread.run_sync(self._service.store.totals, limiter=self._limiter)
             await self._fork_server.ping()
             if (took := trio.current_time() - start) > period / _SIGNS_PER_PERIOD:
-                _log.warning("store and helpers took %.1f s to answer", took)
+                events.SLOW.tell(seconds=took)
             self._notifier.alive()
             await trio.sleep(period / _SIGNS_PER_PERIOD)

@@ -6,24 +6,19 @@ The daemon reads nothing below a scratch directory itself; see `workers/outputs.
 from __future__ import annotations
 
 import dataclasses
-import errno
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from cupola import errors, wire
-from cupola.errors import CupolaError, infrastructure
 from cupola.messages import BuildOutput
 from cupolad.host.uids import UidRange
 from cupolad.layout import Layout
 from cupolad.paths import SandboxPath
 from cupolad.store import Store, StoreLimits
 from cupolad.workers.pool import WorkerPool
-
-_log = logging.getLogger(__name__)
 
 ROLE: Final = "cupolad.workers.outputs:serve"
 
@@ -76,19 +71,16 @@ async def ingest(
                 await trio.to_thread.run_sync(Store.drop_arrivals, state, layout.build_id)
             raise
     if "done" not in answer:
-        raise _error(layout.build_id, answer)
+        raise _error(answer)
     return tuple(
         BuildOutput(str(path), wire.decode_node(found["node"]), tuple(found["needles"]))
         for path, found in zip(outputs, answer["done"], strict=True)
     )
 
 
-def _error(build_id: str, answer: dict[str, dict[str, object]]) -> CupolaError:
+def _error(answer: dict[str, Any]) -> Exception:
     if "error" in answer:
         told = answer["error"]
-        return errors.from_code(str(told["code"]), str(told["message"]), told["details"])  # type: ignore[arg-type]
+        return errors.from_code(told["code"], told["message"], told["details"])
     fault = answer["fault"]
-    _log.error("build %s: ingest failed: %s", build_id, fault)
-    if fault["errno"] in (errno.ENOSPC, errno.EDQUOT):
-        return infrastructure("the store's disk is full; tell the administrator", retryable=True)
-    return infrastructure("the outputs could not be stored", retryable=True)
+    return OSError(fault["errno"], f"the outputs could not be stored: {fault['text']}")

@@ -7,7 +7,6 @@ aborted, the process killed and the mount detached, in this order, and that buil
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,12 +17,11 @@ import trio
 
 from cupola import wire
 from cupola.errors import infrastructure
+from cupolad import events
 from cupolad.host import files, kernel, mounts
 from cupolad.layout import Layout
 from cupolad.workers.pool import WorkerPool
 from cupolad.workers.process import Worker
-
-_log = logging.getLogger(__name__)
 
 SERVER: Final = "cupolad.workers.fuse:serve"
 BINDER: Final = "cupolad.workers.binds:serve"
@@ -38,9 +36,10 @@ _MAX_READ: Final = 128 * 1024
 class MountedInputs:
     """A live input mount; `server` is None where the build has no inputs."""
 
-    def __init__(self, server: Worker | None = None, minor: int | None = None) -> None:
-        self._server, self._minor = server, minor
-        self.bytes_read = 0
+    def __init__(
+        self, build_id: str, server: Worker | None = None, minor: int | None = None
+    ) -> None:
+        self._build_id, self._server, self._minor = build_id, server, minor
 
     def abort(self) -> None:
         """Fail every access, pending or future, so that no process can be stuck in one."""
@@ -64,9 +63,9 @@ class MountedInputs:
         with trio.move_on_after(_REPORT_SECONDS):
             await self._server.send({})
             report = await self._server.receive()
-            self.bytes_read = report["bytes_read"]
             if report["fault_count"]:
-                _log.error("inputs: %d faults: %s", report["fault_count"], report["faults"])
+                reason = f"{report['fault_count']} faults: {report['faults']}"
+                events.INPUTS_FAILED.tell(build_id=self._build_id, reason=reason)
                 raise infrastructure(
                     f"{report['fault_count']} accesses to the inputs failed in the daemon;"
                     " its log says why, tell the administrator",
@@ -86,7 +85,7 @@ async def mounted(
     path are bound there as well.
     """
     if not layout.inputs:
-        yield MountedInputs()
+        yield MountedInputs(layout.build_id)
         return
     job = {
         "state": str(state),
@@ -101,7 +100,7 @@ async def mounted(
             await server.send_descriptor(device)
             await server.send(job)
         async with _bound(layout, binders):
-            yield MountedInputs(server, minor)
+            yield MountedInputs(layout.build_id, server, minor)
 
 
 @asynccontextmanager
@@ -168,7 +167,7 @@ async def _bind(layout: Layout, target: Path, names: list[str], binders: WorkerP
             await binder.send(job)
             answer = await binder.receive()
         if "fault" in answer:
-            _log.error("build %s: inputs: %s", layout.build_id, answer["fault"])
+            events.INPUTS_FAILED.tell(build_id=layout.build_id, reason=answer["fault"])
             raise infrastructure("cannot mount the inputs", retryable=True)
         return
     raise infrastructure("the server of the inputs does not answer", retryable=True)

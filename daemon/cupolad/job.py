@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 
 import trio
 
-from cupola import notation
-from cupola.errors import CupolaError
+from cupola import framing, notation, wire
+from cupola.errors import CupolaError, HostError, RequestError
 from cupola.messages import (
     BuildOutput,
     BuildRequest,
@@ -20,15 +19,17 @@ from cupola.messages import (
     Reply,
     Started,
 )
-from cupola.nodes import FileNode
-from cupolad import failures
+from cupola.nodes import Digest, FileNode
+from cupolad import events, failures
+from cupolad.buildjournal import BuildJournal
 from cupolad.logs import BuildLog
 from cupolad.peers import ClientGoneError, Peer
 from cupolad.request import ValidRequest, validate
 from cupolad.scheduler import Job, now_ms
 from cupolad.service import Service
 
-_log = logging.getLogger(__name__)
+About = Mapping[str, Any]
+"""The fields of every event of a build."""
 
 _COPY_SIZE: Final = 256 * 1024
 _SHOWN_LENGTH: Final = 200
@@ -59,81 +60,123 @@ class BuildJob:
         cancelled and ClientGoneError raised.
         """
         service = self._service
-        async with service.share(self._peer):
-            valid = await trio.to_thread.run_sync(
-                validate,
-                request,
-                service.request_limits(),
-                service.policy(self._peer),
-                service.store,
-                limiter=service.threads,
+        try:
+            async with service.share(self._peer):
+                valid, digest = await trio.to_thread.run_sync(
+                    self._check, request, limiter=service.threads
+                )
+            admitted = service.scheduler.admitted(self._peer.uid, request.outputs)
+            with (
+                admitted as job,
+                BuildLog(service.builder.places.bundles, service.config.limits.log_bytes) as log,
+            ):
+                about = {
+                    "build_id": job.build_id,
+                    "uid": self._peer.uid,
+                    "request": digest,
+                    "output": list(request.outputs),
+                }
+                await self._run_for(client, job, valid, log, about)
+        except RequestError as error:
+            events.REQUEST_REFUSED.tell(
+                uid=self._peer.uid, code=error.code, reason=error.message, output=request.outputs
             )
-        with (
-            service.scheduler.admitted(self._peer.uid, request.outputs) as job,
-            BuildLog(service.builder.places.bundles, service.config.limits.log_bytes) as log,
-        ):
-            last: Reply | None = None
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when_gone, client, nursery.cancel_scope)
-                last = await self._run_and_report(job, valid, log, client)
-                nursery.cancel_scope.cancel()
-            if last is None:
-                raise ClientGoneError
-            await client.send(last)
+            raise
+
+    def _check(self, request: BuildRequest) -> tuple[ValidRequest, str]:
+        """The request, if it is accepted, and the digest of its canonical encoding. Blocks."""
+        service = self._service
+        valid = validate(
+            request, service.request_limits(), service.policy(self._peer), service.store
+        )
+        encoding = framing.encode_item(wire.encode_build_request(request))
+        return valid, Digest.of(encoding).hex()
+
+    async def _run_for(
+        self, client: Client, job: Job, valid: ValidRequest, log: BuildLog, about: About
+    ) -> None:
+        last: Reply | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_cancel_when_gone, client, nursery.cancel_scope)
+            last = await self._run_and_report(job, valid, log, client, about)
+            nursery.cancel_scope.cancel()
+        if last is None:
+            raise ClientGoneError
+        await client.send(last)
 
     async def _run_and_report(
-        self, job: Job, valid: ValidRequest, log: BuildLog, client: Client
+        self, job: Job, valid: ValidRequest, log: BuildLog, client: Client, about: About
     ) -> Reply | None:
         """Run the build while the client is told of it; the last message, or None if it is gone."""
         last: Reply | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_report, job, log, client, nursery.cancel_scope)
-            last = await self._outcome(job, valid, log)
+            if self._journals("all"):
+                nursery.start_soon(self._journal, log, about)
+            last = await self._outcome(job, valid, log, about)
         return None if nursery.cancel_scope.cancelled_caught else last
 
-    async def _outcome(self, job: Job, valid: ValidRequest, log: BuildLog) -> Reply:
+    async def _outcome(self, job: Job, valid: ValidRequest, log: BuildLog, about: About) -> Reply:
         """The message that tells the result of the build."""
+        told: CupolaError | None = None
         try:
-            outputs, usage = await self._run(job, valid, log)
+            outputs, usage = await self._run(job, valid, log, about)
         except Exception as error:  # noqa: BLE001 - it ends one build and no more
             told = failures.as_error(error, f"build {job.build_id}")
-            log.end()
-            node = await self._keep_log(log)
-            told.details["build_id"] = job.build_id
-            if node is not None:
-                told.details["log"] = notation.to_text(node)
-            return failures.reply(told)
+            kind = events.HOST_FAILED if isinstance(told, HostError) else events.FAILED
+            kind.tell(**about, code=told.code, reason=told.message)
         finally:
             log.end()
-        times = BuildTimes(job.queued_at, job.started_at, now_ms())
-        return BuildResult(job.build_id, "built", outputs, times, usage, await self._keep_log(log))
+        node = await self._keep_log(job, log)
+        if told is None:
+            times = BuildTimes(job.queued_at, job.started_at, now_ms())
+            return BuildResult(job.build_id, "built", outputs, times, usage, node)
+        if self._journals("failures"):
+            await self._journal(log, about)
+        told.details["build_id"] = job.build_id
+        if node is not None:
+            told.details["log"] = notation.to_text(node)
+        return failures.reply(told)
 
     async def _run(
-        self, job: Job, valid: ValidRequest, log: BuildLog
+        self, job: Job, valid: ValidRequest, log: BuildLog, about: About
     ) -> tuple[tuple[BuildOutput, ...], BuildUsage]:
-        """Run the build once it has its permit, and tell the daemon's log how it went."""
+        """Run the build once it has its permit, and tell the administrators how it went."""
         service = self._service
-        name = f"build {job.build_id} of uid {self._peer.uid}"
-        _log.info("%s: accepted: %s", name, _shown(valid.outputs))
+        user = await trio.to_thread.run_sync(self._peer.name)
+        title = f"cupola build of {_shown(valid.outputs)} for {user}"
+        events.ACCEPTED.tell(**about)
 
         async def work() -> tuple[tuple[BuildOutput, ...], BuildUsage]:
-            _log.info("%s: started", name)
+            events.STARTED.tell(**about)
             return await service.builder.build(
-                job.build_id, valid, service.settings(), service.build_limits(), log
+                job.build_id, title, valid, service.settings(), service.build_limits(), log
             )
 
         try:
             outputs, usage = await service.scheduler.run(job, work)
-        except CupolaError as error:
-            _log.warning("%s: %s: %s", name, error.code, error.message)
-            raise
         except trio.Cancelled:
-            _log.warning("%s: cancelled, its client is gone", name)
+            events.CANCELLED.tell(**about, code="cancelled", reason="cancelled, its client is gone")
             raise
-        _log.info("%s: built in %.2f s", name, usage.wall_us / 1e6)
+        events.BUILT.tell(
+            **about, seconds=usage.wall_us / 1e6, cpu_us=usage.cpu_us, memory=usage.memory_peak
+        )
         return outputs, usage
 
-    async def _keep_log(self, log: BuildLog) -> FileNode | None:
+    def _journals(self, which: str) -> bool:
+        """Whether these logs go to the journal."""
+        service = self._service
+        return service.journal is not None and service.config.daemon.journal_logs == which
+
+    async def _journal(self, log: BuildLog, about: About) -> None:
+        """Write the log to the journal until it has ended."""
+        assert self._service.journal is not None
+        lines = BuildJournal(self._service.journal, about)
+        async for message in log.follow():
+            await trio.to_thread.run_sync(lines.feed, message)
+        lines.end()
+
+    async def _keep_log(self, job: Job, log: BuildLog) -> FileNode | None:
         """Store the log as a blob; None if it is empty or there is no room for it."""
         if not log.size:
             return None
@@ -142,7 +185,7 @@ class BuildJob:
                 self._store_log, log, limiter=self._service.threads
             )
         except OSError as error:
-            _log.error("cannot store a build's log: %s", error.strerror)
+            events.STORING_FAILED.tell(build_id=job.build_id, what="its log", reason=error.strerror)
             return None
 
     def _store_log(self, log: BuildLog) -> FileNode:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import socket
 import struct
 from dataclasses import dataclass
@@ -38,6 +39,13 @@ class Peer:
         raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, uid, gid = _CREDENTIALS.unpack(raw)
         return cls(uid, gid)
+
+    def name(self) -> str:
+        """What administrators know the user by. Blocks: the user database is asked."""
+        try:
+            return f"{pwd.getpwuid(self.uid).pw_name} (uid {self.uid})"
+        except KeyError:
+            return f"uid {self.uid}"
 
     @property
     def is_root(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 import socket
 import time
@@ -13,12 +12,10 @@ import trio
 
 from cupola import framing, wire
 from cupola.errors import CupolaError, RequestError, infrastructure
-from cupolad import failures
+from cupolad import events, failures
 from cupolad.peers import Peer
 from cupolad.service import Service
 from cupolad.session import Session
-
-_log = logging.getLogger(__name__)
 
 _REFUSAL_SECONDS = 5
 
@@ -59,7 +56,7 @@ class Server:
         """Count the connection; `denied` or `quota_exceeded` if the user may not have it."""
         connections, limits = self._service.connections, self._service.config.limits
         if peer.uid in self._service.builder.uids.ids:
-            _log.warning("uid %d: refused, it is a build's", peer.uid)
+            events.REFUSED.tell(uid=peer.uid, code="denied", reason="it is a build's")
             raise RequestError("denied", "builds may not use the daemon")
         if connections[peer.uid] >= limits.connections and not peer.is_root:
             raise RequestError(

@@ -15,6 +15,7 @@ from cupola.version import __version__
 from cupolad.build import Builder, BuildLimits
 from cupolad.config import Config
 from cupolad.host.cgroups import CgroupLimits
+from cupolad.journal import Journal
 from cupolad.peers import Peer
 from cupolad.request import Policy, RequestLimits
 from cupolad.scheduler import Scheduler
@@ -42,6 +43,8 @@ class Service:
     store: Store
     scheduler: Scheduler
     builder: Builder
+    journal: Journal | None = None
+    """Where builds' logs go besides; None where there is no journal."""
     threads: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(_THREADS))
     """For work on the store, so that it cannot take the threads of clean-up."""
     decoding: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
@@ -83,9 +86,15 @@ class Service:
 
     def build_limits(self) -> BuildLimits:
         """What one build may use."""
-        limits = self.config.limits
+        limits, sandbox = self.config.limits, self.config.sandbox
         return BuildLimits(
-            CgroupLimits(limits.memory or None, limits.processes or None, limits.cpus or None),
+            CgroupLimits(
+                limits.memory or None,
+                limits.processes or None,
+                limits.cpus or None,
+                sandbox.cpu_weight or None,
+                sandbox.io_weight or None,
+            ),
             RunLimits(limits.wall_seconds or None, limits.silence_seconds or None),
             limits.ingest_seconds or None,
         )

@@ -7,7 +7,7 @@ When the client is gone, what it asked for is cancelled.
 from __future__ import annotations
 
 import contextlib
-import logging
+import math
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar, assert_never
 
@@ -16,7 +16,7 @@ import trio
 
 from cupola import framing, wire
 from cupola.errors import invalid_request
-from cupola.framing import FrameError, FrameReader
+from cupola.framing import FrameReader
 from cupola.messages import (
     Absent,
     Build,
@@ -42,7 +42,6 @@ from cupolad.peers import ClientGoneError, Peer
 from cupolad.service import SERVER, VERSION, Service
 from cupolad.uploads import Put, Upload
 
-_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _LARGE_FRAME: Final = 64 * 1024
@@ -61,7 +60,8 @@ class Session:
     def __init__(self, service: Service, stream: trio.SocketStream, peer: Peer) -> None:
         limits = service.config.limits
         self._service, self._stream, self.peer = service, stream, peer
-        self._reader = FrameReader(stream.socket, _MAX_HELLO, limits.frame_seconds)
+        seconds = limits.frame_seconds or math.inf
+        self._reader = FrameReader(stream.socket, _MAX_HELLO, seconds)
 
     async def serve(self) -> None:
         """Serve the client until it goes, breaks the protocol, or something unforeseen happens."""
@@ -117,11 +117,10 @@ class Session:
             raise ClientGoneError
 
     async def hang_up(self) -> None:
-        """Return when the client closes the connection, which is all it may do meanwhile."""
+        """Return when the client closes the connection, or sends anything: it may not meanwhile."""
         try:
-            if await self._reader.read() is not None:
-                _log.info("uid %d: sent a message while its build ran; cancelled", self.peer.uid)
-        except (FrameError, OSError, trio.ClosedResourceError):
+            await trio.lowlevel.wait_readable(self._stream.socket)
+        except (OSError, trio.ClosedResourceError):
             return
 
     async def _in_thread(self, work: Callable[..., T], *args: object) -> T:

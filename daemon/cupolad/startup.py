@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import logging
 import os
 import resource
 import shutil
@@ -18,14 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cupolad import bundle, runc
+from cupola.errors import HostError
+from cupolad import activation, events, runc
 from cupolad.build import Places
 from cupolad.config import Config
 from cupolad.host import kernel, mounts
-from cupolad.host.cgroups import Cgroup, Hierarchies, children
+from cupolad.host.cgroups import Hierarchies
+from cupolad.launch import ChildLauncher, Launcher, UnitLauncher
+from cupolad.launch.systemd import Systemd
 from cupolad.runc import Runtime
-
-_log = logging.getLogger(__name__)
+from cupolad.workers.pool import WorkerPool
 
 _PRIVATE: Final = 0o700
 _UMASK: Final = 0o022
@@ -129,7 +130,7 @@ def cgroup_parent(hierarchies: Hierarchies, state: Path) -> Iterator[str]:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                _log.error("cannot remove the cgroup %s: %s", directory, error.strerror)
+                events.CGROUP_LEFT.tell(cgroup=directory, reason=error.strerror)
 
 
 def find_runtime(config: Config, options: Options) -> Runtime:
@@ -145,23 +146,16 @@ def find_runtime(config: Config, options: Options) -> Runtime:
     return Runtime(path, options.runtime / "runc")
 
 
-async def recover(places: Places, runtime: Runtime, hierarchies: Hierarchies, group: str) -> None:
-    """Remove what a daemon that was killed has left: containers, cgroups, mounts, bundles."""
-    leftover = children(hierarchies, group)
-    for build_id in leftover:
+async def find_launcher(
+    config: Config, hierarchies: Hierarchies, helpers: WorkerPool, group: str
+) -> Launcher:
+    """How builds are started: as units of the systemd that started this daemon, if it did.
+
+    Otherwise, or if it does not answer, as children in cgroups below `group`.
+    """
+    if config.sandbox.units == "auto" and activation.is_service(os.environ):
         try:
-            await runc.end(Cgroup(hierarchies, f"{group}/{build_id}"))
-        except runc.StuckError:
-            raise StartError(
-                f"processes of build {build_id}, which an earlier daemon ran, cannot be killed;"
-                " restart the machine"
-            ) from None
-    forgotten = runtime.sweep()
-    removed = bundle.sweep(places.bundles)
-    if leftover or forgotten or removed:
-        _log.warning(
-            "removed what a killed daemon left: %d cgroups, %d containers, %d bundles",
-            len(leftover),
-            forgotten,
-            removed,
-        )
+            return UnitLauncher(hierarchies, await Systemd.connect(helpers))
+        except HostError as error:
+            events.NO_UNITS.tell(reason=error.message)
+    return ChildLauncher(hierarchies, group)

@@ -1,7 +1,4 @@
-"""Watches a running container: moves what it writes to the log, and ends it when a limit is hit.
-
-Knows processes by their cgroup only; what started them is not known here.
-"""
+"""Watches a running container: moves what it writes to the log, and ends it when a limit is hit."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import trio
-from trio.abc import ReceiveStream
 
 from cupola.errors import BuildError, CupolaError, infrastructure
 from cupolad.host.cgroups import Cgroup
+from cupolad.launch import Container, Ending
+from cupolad.launch.streams import Output
 from cupolad.logs import BuildLog, Stream
 
-_DRAIN_SECONDS: Final = 5
 _DEATH_SECONDS: Final = 2
 """After a kill; a process that takes longer is stuck in the kernel."""
 _READ_SIZE: Final = 64 * 1024
@@ -38,19 +35,17 @@ class Watch:
         self._silent_since = trio.current_time()
         self._verdict: CupolaError | None = None
         self._waiting = trio.CancelScope()
-        """For the end of the program and the rest of its log."""
+        """For the end of the program."""
 
     async def until_end(
-        self,
-        ended: Callable[[], Awaitable[None]],
-        stdout: ReceiveStream,
-        stderr: ReceiveStream,
-        doom: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Return when the first process has `ended` and all that it wrote is in the log.
+        self, container: Container, doom: Callable[[], Awaitable[None]]
+    ) -> Ending | None:
+        """How the first process ended, once all that it wrote is in the log.
 
-        If a limit ended it, or the host (`doom` has returned), the error that says so is raised.
+        If a limit ended it, or the host (`doom` has returned), or an administrator, the error that
+        says so is raised; None if it does not end all the same.
         """
+        ending = None
         async with trio.open_nursery() as watchers:
             if self._limits.wall is not None:
                 watchers.start_soon(self._limit_wall, self._limits.wall)
@@ -58,43 +53,55 @@ class Watch:
                 watchers.start_soon(self._limit_silence, self._limits.silence)
             if self._cgroup.oom_events is not None:
                 watchers.start_soon(self._end_when_out_of_memory, self._cgroup.oom_events)
-            watchers.start_soon(self._end_on, doom)
-            async with trio.open_nursery() as pumps:
-                pumps.start_soon(self._pump, "stdout", stdout)
-                pumps.start_soon(self._pump, "stderr", stderr)
-                self._waiting = pumps.cancel_scope
-                await ended()
-                pumps.cancel_scope.deadline = trio.current_time() + _DRAIN_SECONDS
+            watchers.start_soon(self._end_on, doom, _inputs_died)
+            watchers.start_soon(self._end_on, container.interrupted, cancelled)
+            watchers.start_soon(self._pump, "stdout", container.stdout)
+            watchers.start_soon(self._pump, "stderr", container.stderr)
+            with self._waiting:
+                ending = await container.ended()
             watchers.cancel_scope.cancel()
+        # Whoever else may hold the pipes open, no process of the build writes any more.
+        await self._take_rest("stdout", container.stdout)
+        await self._take_rest("stderr", container.stderr)
         if self._verdict is not None:
             raise self._verdict
+        return ending
 
     def _condemn(self, verdict: CupolaError | None) -> None:
         """Kill the build; `verdict` is what the client is told, if nothing was said before."""
         self._verdict = self._verdict or verdict
-        self._cgroup.kill()
+        self._cgroup.kill_container()
         self._waiting.deadline = min(self._waiting.deadline, trio.current_time() + _DEATH_SECONDS)
 
-    async def _pump(self, stream: Stream, source: ReceiveStream) -> None:
-        """Move what the build writes into the log."""
-        while data := await source.receive_some(_READ_SIZE):
-            self._silent_since = trio.current_time()
-            try:
-                await self._log.append(stream, bytes(data))
-            except BuildError as error:
-                self._condemn(error)
+    async def _pump(self, stream: Stream, source: Output) -> None:
+        """Move what the build writes into the log, as it comes."""
+        while data := await source.receive(_READ_SIZE):
+            if not await self._keep(stream, data):
                 return
-            except OSError as error:
-                self._condemn(
-                    infrastructure(f"cannot write the log: {error.strerror}", retryable=True)
-                )
+
+    async def _take_rest(self, stream: Stream, source: Output) -> None:
+        """Move what is left in the pipe into the log."""
+        while data := source.receive_now(_READ_SIZE):
+            if not await self._keep(stream, data):
                 return
+
+    async def _keep(self, stream: Stream, data: bytes) -> bool:
+        """Append to the log; whether there is room for more. What was read is not lost."""
+        self._silent_since = trio.current_time()
+        try:
+            with trio.CancelScope(shield=True):
+                await self._log.append(stream, data)
+        except BuildError as error:
+            self._condemn(error)
+        except OSError as error:
+            self._condemn(infrastructure(f"cannot write the log: {error.strerror}", retryable=True))
+        else:
+            return True
+        return False
 
     async def _limit_wall(self, seconds: float) -> None:
         await trio.sleep(seconds)
-        self._condemn(
-            BuildError("timeout", f"the build ran for more than {seconds:g} s", limit=int(seconds))
-        )
+        self._condemn(timed_out(seconds))
 
     async def _limit_silence(self, seconds: float) -> None:
         # Not a busy wait: it sleeps until the silence could be long enough.
@@ -109,6 +116,22 @@ class Watch:
         await trio.lowlevel.wait_readable(events)
         self._condemn(None)
 
-    async def _end_on(self, doom: Callable[[], Awaitable[None]]) -> None:
+    async def _end_on(
+        self, doom: Callable[[], Awaitable[None]], verdict: Callable[[], CupolaError]
+    ) -> None:
         await doom()
-        self._condemn(infrastructure("the server of the inputs died", retryable=True))
+        self._condemn(verdict())
+
+
+def cancelled() -> BuildError:
+    """An administrator has ended the build."""
+    return BuildError("cancelled", "an administrator ended the build")
+
+
+def timed_out(seconds: float) -> BuildError:
+    """The build took too long."""
+    return BuildError("timeout", f"the build ran for more than {seconds:g} s", limit=int(seconds))
+
+
+def _inputs_died() -> CupolaError:
+    return infrastructure("the server of the inputs died", retryable=True)

@@ -313,7 +313,7 @@ def test_runc_gets_a_fixed_environment_and_no_secret_arguments(
     lines = note.read_text().splitlines()
     assert set(lines[:-1]) == {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "GOMAXPROCS=1", "LANG=C"}
     assert "secret" not in note.read_text()
-    assert re.search(r"--root \S+/run/runc .* run --detach ", lines[-1])
+    assert re.search(r"--root \S+/run/runc .* create --pid-file ", lines[-1])
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_one_way_pair
+from trio.testing import MockClock
 
 from cupola.errors import CupolaError
 from cupolad.host.cgroups import Cgroup, Hierarchies
+from cupolad.launch import Ending
+from cupolad.launch.streams import Pipe
 from cupolad.logs import BuildLog
 from cupolad.watch import RunLimits, Watch
 
@@ -21,21 +24,24 @@ class PretendedBuild(Cgroup):
     def __init__(self, log: BuildLog) -> None:
         super().__init__(Hierarchies({}), "/x")
         self.log = log
-        self.end = trio.Event()
+        self.end, self.interruption = trio.Event(), trio.Event()
         self.killed = self.immortal = False
-        self.sending_out, self.stdout = memory_stream_one_way_pair()
-        self.sending_err, self.stderr = memory_stream_one_way_pair()
+        self.out, self.err = Pipe(os.geteuid()), Pipe(os.geteuid())
+        self.stdout, self.stderr = self.out.output, self.err.output
 
-    def kill(self) -> None:
+    def kill_container(self) -> None:
         self.killed = True
         if not self.immortal:
             self.end.set()
 
-    async def ended(self) -> None:
+    async def ended(self) -> Ending:
         """Return when its first process has ended."""
         await self.end.wait()
-        await self.sending_out.aclose()
-        await self.sending_err.aclose()
+        return Ending(0, None)
+
+    async def interrupted(self) -> None:
+        """Return when an administrator wants it to end."""
+        await self.interruption.wait()
 
     async def watched(
         self,
@@ -49,7 +55,7 @@ class PretendedBuild(Cgroup):
             nursery.start_soon(program)
             watch = Watch(self, RunLimits(**limits), self.log)
             try:
-                await watch.until_end(self.ended, self.stdout, self.stderr, doom)
+                await watch.until_end(self, doom)
             except CupolaError as error:
                 verdict = error
             nursery.cancel_scope.cancel()
@@ -73,7 +79,7 @@ async def test_a_build_that_ends_in_time(log: BuildLog, clock: MockClock) -> Non
     build = PretendedBuild(log)
 
     async def program() -> None:
-        await build.sending_out.send_all(b"hello")
+        os.write(build.out.writer, b"hello")
         await trio.sleep(4)
         build.end.set()
 
@@ -99,7 +105,7 @@ async def test_silence_counts_from_the_last_word(log: BuildLog, clock: MockClock
     async def program() -> None:
         for _ in range(3):
             await trio.sleep(50)
-            await build.sending_err.send_all(b".")
+            os.write(build.err.writer, b".")
 
     verdict = await build.watched(program, silence=60)
     assert verdict is not None
@@ -115,7 +121,11 @@ async def test_the_first_verdict_counts(log: BuildLog, clock: MockClock) -> None
 
 async def test_a_log_that_is_too_long(log: BuildLog, clock: MockClock) -> None:
     build = PretendedBuild(log)
-    verdict = await build.watched(lambda: build.sending_out.send_all(b"x" * 1001), wall=100)
+
+    async def program() -> None:
+        os.write(build.out.writer, b"x" * 1001)
+
+    verdict = await build.watched(program, wall=100)
     assert verdict is not None
     assert verdict.code == "log_limit"
     assert build.killed
@@ -131,6 +141,31 @@ async def test_the_host_fails(log: BuildLog, clock: MockClock) -> None:
     assert verdict is not None
     assert verdict.code == "infrastructure"
     assert build.killed
+
+
+async def test_an_administrator_ends_it(log: BuildLog, clock: MockClock) -> None:
+    build = PretendedBuild(log)
+
+    async def program() -> None:
+        build.interruption.set()
+
+    verdict = await build.watched(program)
+    assert verdict is not None
+    assert verdict.code == "cancelled"
+    assert build.killed
+
+
+async def test_what_was_written_last_is_kept_whoever_holds_the_pipe_open(
+    log: BuildLog, clock: MockClock
+) -> None:
+    build = PretendedBuild(log)
+
+    async def program() -> None:
+        os.write(build.out.writer, b"last words")
+        build.end.set()
+
+    assert await build.watched(program) is None
+    assert log.read(0, 100) == b"last words"
 
 
 async def test_a_process_that_cannot_be_killed_is_not_waited_for(

@@ -75,7 +75,6 @@ class InputFiles(pyfuse3.Operations):
         """Open file descriptor → size."""
         self.fault_count = 0
         self.faults: list[str] = []
-        self.bytes_read = 0
 
     def fault(self, text: str) -> None:
         """Count something that must not happen."""
@@ -168,7 +167,6 @@ class InputFiles(pyfuse3.Operations):
             count = await trio.to_thread.run_sync(os.preadv, fh, [data], off)
             if count < wanted:
                 raise ValueError("a blob is shorter than it was when it was opened")
-        self.bytes_read += wanted
         return bytes(data)
 
     async def flush(self, fh: Any) -> None:
@@ -251,6 +249,5 @@ async def _serve_until_closed(channel: Channel, server: InputFiles) -> None:
                 {
                     "fault_count": server.fault_count,
                     "faults": server.faults,
-                    "bytes_read": server.bytes_read,
                 }
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,9 +10,8 @@ from typing import Any, Final
 import trio
 
 from cupola.errors import HostError
+from cupolad import events
 from cupolad.workers.process import ForkServer, Worker
-
-_log = logging.getLogger(__name__)
 
 _RETRY_SECONDS: Final = 5
 
@@ -46,7 +44,7 @@ class WorkerPool:
                     while len(self._idle) < self._spare:
                         self._idle.append(await self._start())
                 except HostError as error:
-                    _log.error("no helper kept ready: %s", error.message)
+                    events.NO_HELPER.tell(reason=error.message)
                     await trio.sleep(_RETRY_SECONDS)
                     continue
                 await self._used.wait()

@@ -1,0 +1,74 @@
+"""What builds write, line by line, to the journal: escaped, and no more than it can bear."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from cupola import notation
+from cupola.messages import Log
+from cupolad import events
+from cupolad.journal import Journal
+from cupolad.logs import Stream
+
+_BURST: Final = 1000
+"""Lines of a build that are taken at once."""
+_PER_SECOND: Final = 100
+"""Lines a second that are taken from then on."""
+_LINE_BYTES: Final = 4096
+"""A longer line is broken."""
+
+
+class BuildJournal:
+    """One build's lines; `about` are the fields by which they are found."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        about: Mapping[str, Any],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._journal, self._about, self._clock = journal, about, clock
+        self._unfinished: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
+        self._room, self._since = float(_BURST), clock()
+        self._left_out = 0
+
+    def feed(self, message: Log) -> None:
+        """Take in what a build wrote next."""
+        data = self._unfinished[message.stream] + message.data
+        *lines, rest = data.split(b"\n")
+        for line in lines:
+            self._send(message.stream, line)
+        while len(rest) > _LINE_BYTES:
+            self._send(message.stream, rest[:_LINE_BYTES])
+            rest = rest[_LINE_BYTES:]
+        self._unfinished[message.stream] = rest
+
+    def end(self) -> None:
+        """Send what is left, and how much was left out."""
+        for stream, rest in self._unfinished.items():
+            if rest:
+                self._send(stream, rest)
+        if self._left_out:
+            self._tell(events.LINES_LEFT_OUT, count=self._left_out)
+
+    def _send(self, stream: Stream, line: bytes) -> None:
+        now = self._clock()
+        self._room = min(_BURST, self._room + (now - self._since) * _PER_SECOND)
+        self._since = now
+        if self._room < 1:
+            self._left_out += 1
+            return
+        self._room -= 1
+        if self._left_out:
+            self._tell(events.LINES_LEFT_OUT, count=self._left_out)
+            self._left_out = 0
+        for start in range(0, len(line) or 1, _LINE_BYTES):
+            text = notation.printable(line[start : start + _LINE_BYTES].replace(b"\t", b"    "))
+            self._tell(events.LINE, line=text, stream=stream)
+
+    def _tell(self, event: events.Event, **fields: Any) -> None:
+        line = fields.pop("line", None)
+        message = event.text.format(line=line, **fields)
+        self._journal.send(message, event.level, event, {**self._about, **fields})
