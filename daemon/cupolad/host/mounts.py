@@ -47,8 +47,20 @@ def make_stage(in_use: Iterable[Path], candidates: Iterable[str] = _STAGE_CANDID
         flags = kernel.MS_NOSUID | kernel.MS_NODEV
         kernel.mount("cupola", str(candidate), "tmpfs", flags, "mode=0711,size=64m")
         kernel.mount("none", str(candidate), "none", kernel.MS_PRIVATE)
+        _mount_whole_proc(candidate / "proc")
         return candidate
     raise OSError(f"none of {', '.join(candidates)} is free for the daemon's private mount")
+
+
+def _mount_whole_proc(place: Path) -> None:
+    """Mount /proc once more, without what may be mounted over parts of the usual one.
+
+    The kernel lets a user namespace, and so a container, mount /proc only where a whole one is to
+    be seen; where systemd protects parts of it from this process there is none.
+    """
+    place.mkdir(mode=0o700)
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("proc", str(place), "proc", flags)
 
 
 def mounted_below(directory: Path) -> list[str]:
