@@ -6,14 +6,14 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import trio
 
 from cupola import download, exporter, importer
 from cupola.connection import Connection, socket_path
 from cupola.directories import Directory
-from cupola.errors import infrastructure
+from cupola.errors import HostError, infrastructure
 from cupola.messages import (
     Absent,
     Build,
@@ -30,14 +30,24 @@ from cupola.nodes import DirectoryNode, FileNode, Node, SymlinkNode
 from cupola.progress import Progress
 from cupola.upload import upload
 
+T = TypeVar("T")
+
 OnLog: TypeAlias = Callable[[Log], Awaitable[None] | None]
 OnState: TypeAlias = Callable[[Queued | Started], None]
+OnRetry: TypeAlias = Callable[[HostError], None]
+
+_ATTEMPTS: Final = 20
+"""How often something is asked for while daemons end before they answer."""
+_RETRY_SECONDS: Final = 0.1
+"""Before the second attempt; before each further one the double, up to a limit."""
+_MAX_RETRY_SECONDS: Final = 2.0
 
 
 class Client:
     """A client of one daemon. Its methods may run side by side: each has its own connection.
 
     Cancelling a method cancels what the daemon does for it.  Errors are those of `cupola.errors`.
+    When the daemon is restarted, builds and imports are asked for again, of the next one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,6 +73,24 @@ class Client:
             await connection.close()
         return await Connection.open(self._path)
 
+    async def _persistently(
+        self, work: Callable[[Connection], Awaitable[T]], on_retry: OnRetry | None = None
+    ) -> T:
+        """What `work` returns; it is done again if the daemon ends before it has answered."""
+        delay = _RETRY_SECONDS
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                async with self._connection() as connection:
+                    return await work(connection)
+            except HostError as error:
+                if not error.details.get("disconnected") or not attempts_left:
+                    raise
+                if on_retry is not None:
+                    on_retry(error)
+            await trio.sleep(delay)
+            delay = min(2 * delay, _MAX_RETRY_SECONDS)
+        raise AssertionError("the last attempt returns or raises")
+
     async def close(self) -> None:
         """Close the connections that are not in use."""
         while self._idle:
@@ -70,8 +98,11 @@ class Client:
 
     async def limits(self) -> Mapping[str, int]:
         """The daemon's limits, by name."""
-        async with self._connection() as connection:
+
+        async def limits(connection: Connection) -> Mapping[str, int]:
             return connection.limits
+
+        return await self._persistently(limits)
 
     async def import_path(
         self, path: str | os.PathLike[str], *, progress: Progress | None = None
@@ -83,8 +114,7 @@ class Client:
         progress = progress or Progress()
         tree = await trio.to_thread.run_sync(importer.scan, path, progress, abandon_on_cancel=True)
         if not isinstance(tree.root, SymlinkNode):
-            async with self._connection() as connection:
-                await upload(connection, tree, progress)
+            await self._persistently(lambda connection: upload(connection, tree, progress))
         return tree.root
 
     async def has(self, node: Node) -> bool:
@@ -96,8 +126,7 @@ class Client:
             if isinstance(node, FileNode)
             else Missing(directories=(node.digest,))
         )
-        async with self._connection() as connection:
-            absent = await connection.ask(question, Absent)
+        absent = await self._persistently(lambda connection: connection.ask(question, Absent))
         return not absent.blobs and not absent.directories
 
     async def build(
@@ -106,13 +135,16 @@ class Client:
         *,
         on_log: OnLog | None = None,
         on_state: OnState | None = None,
+        on_retry: OnRetry | None = None,
     ) -> BuildResult:
         """Run a build and wait for it.
 
         `on_log` gets what it writes as it comes; while it runs (it may be async) nothing more is
-        taken from the daemon.  `on_state` is told when the build waits and when it starts.
+        taken from the daemon.  `on_state` is told when the build waits and when it starts,
+        `on_retry` when the daemon has ended and the next one is asked for the same build.
         """
-        async with self._connection() as connection:
+
+        async def ask(connection: Connection) -> BuildResult:
             await connection.send(Build(request))
             while True:
                 match await connection.receive():
@@ -130,10 +162,11 @@ class Client:
                             retryable=False,
                         )
 
+        return await self._persistently(ask, on_retry)
+
     async def directory(self, node: DirectoryNode) -> Directory:
         """The entries of a directory."""
-        async with self._connection() as connection:
-            return await download.directory(connection, node)
+        return await self._persistently(lambda connection: download.directory(connection, node))
 
     async def export(
         self, node: Node, destination: str | os.PathLike[str], *, progress: Progress | None = None
@@ -155,8 +188,7 @@ class Client:
 
     async def status(self) -> StatusReport:
         """How the daemon is doing, and which builds of yours it has."""
-        async with self._connection() as connection:
-            return await connection.ask(Status(), StatusReport)
+        return await self._persistently(lambda connection: connection.ask(Status(), StatusReport))
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from typing import Final, Self, TypeVar
 import trio
 
 from cupola import errors, framing, wire
-from cupola.errors import CupolaError, DaemonUnavailableError, infrastructure
+from cupola.errors import CupolaError, DaemonUnavailableError, disconnected, infrastructure
 from cupola.framing import FrameError, FrameReader
 from cupola.messages import Failure, Hello, Reply, Request, Welcome
 from cupola.shapes import ShapeError
@@ -138,7 +138,7 @@ def _error(failure: Failure) -> CupolaError:
 
 
 def _lost() -> CupolaError:
-    return infrastructure("the daemon closed the connection; try again", retryable=True)
+    return disconnected("the daemon closed the connection; try again")
 
 
 def _why_not(path: Path, error: Exception) -> str:

@@ -104,6 +104,11 @@ def infrastructure(message: str, *, retryable: bool) -> HostError:
     return HostError("infrastructure", message, retryable=retryable)
 
 
+def disconnected(message: str) -> HostError:
+    """The daemon ends, or is gone, before it has answered: the same again is in order."""
+    return HostError("infrastructure", message, retryable=True, disconnected=True)
+
+
 def from_code(code: str, message: str, details: Mapping[str, Any]) -> CupolaError:
     """The error that a peer sent as `code`; raises ValueError for a code that does not exist."""
     kind = _KINDS.get(code)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import trio
 
 from cupola.client import Client as AsyncClient
-from cupola.client import OnState
+from cupola.client import OnRetry, OnState
 from cupola.connection import socket_path
 from cupola.directories import Directory
 from cupola.messages import BuildRequest, BuildResult, Log, StatusReport
@@ -54,9 +54,12 @@ class Client:
         *,
         on_log: Callable[[Log], None] | None = None,
         on_state: OnState | None = None,
+        on_retry: OnRetry | None = None,
     ) -> BuildResult:
         """Run a build and wait for it. The callbacks are called in another thread."""
-        return self._run(lambda: self._client.build(request, on_log=on_log, on_state=on_state))
+        return self._run(
+            lambda: self._client.build(request, on_log=on_log, on_state=on_state, on_retry=on_retry)
+        )
 
     def directory(self, node: DirectoryNode) -> Directory:
         """The entries of a directory."""

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from cupola.errors import CupolaError, RequestError, infrastructure
+from cupola.errors import CupolaError, RequestError, disconnected
 from cupola.messages import RunningBuild
 
 T = TypeVar("T")
@@ -171,4 +171,4 @@ class Scheduler:
 
 
 def _shutting_down() -> CupolaError:
-    return infrastructure("the daemon is shutting down; try again", retryable=True)
+    return disconnected("the daemon is shutting down; try again")

@@ -6,8 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 import cupola.sync
 from cupola import BuildConstraints, BuildRequest
 from cupolad.testing import PrivateDaemon, UserCommand
+from waiting import eventually
 
 UID_BASE, UID_COUNT = 872415232, 128 * 65536
 NOBODY = 65534
@@ -66,16 +66,6 @@ def _processes_of_builds() -> Iterator[int]:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 if UID_BASE <= entry.stat().st_uid < UID_BASE + UID_COUNT:
                     yield int(entry.name)
-
-
-def eventually(check: Callable[[], bool], seconds: float = 10) -> bool:
-    """Whether `check` comes true within so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 def descriptors(pid: int) -> int:

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import pytest
 
 import cupola.sync
-from conftest import User, arrivals, descriptors, eventually, leftovers, shell
+from conftest import User, arrivals, descriptors, leftovers, shell
 from cupola import BuildRequest, CupolaError, FileNode, Name, framing, wire
 from cupola.messages import Build, Hello, PutBlob, PutChunk
 from cupola.nodes import Digest
 from cupolad.testing import PrivateDaemon
+from waiting import eventually
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 import cupola.sync
-from conftest import Host, Logged, eventually, leftovers, shell
+from conftest import Host, Logged, leftovers, shell
 from cupola import CupolaError, Name
 from cupolad.testing import PrivateDaemon
+from waiting import eventually
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 import cupola.sync
-from conftest import Logged, arrivals, eventually, leftovers, shell
+from conftest import Logged, arrivals, leftovers, shell
 from cupola import BuildRequest, CupolaError, Name, framing, wire
 from cupola.messages import Build, Hello
 from cupolad.testing import PrivateDaemon
+from waiting import eventually
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 import cupola.sync
-from conftest import eventually, shell
+from conftest import shell
 from cupola import BuildError, FileNode, Log, Name
 from cupolad.testing import PrivateDaemon
+from waiting import eventually
 
 CONFIG = """
 [scheduler]

@@ -9,10 +9,11 @@ import time
 import pytest
 
 import cupola.sync
-from conftest import Logged, eventually, shell
+from conftest import Logged, shell
 from cupola import BuildError, FileNode, Log, Name, framing, wire
 from cupola.messages import Build, Hello
 from cupolad.testing import PrivateDaemon
+from waiting import eventually
 
 
 def test_lines_come_while_the_build_runs(client: cupola.sync.Client) -> None:

@@ -21,7 +21,7 @@ import pytest
 import trio
 
 import cupola.sync
-from conftest import arrivals, descriptors, eventually, shell
+from conftest import arrivals, descriptors, shell
 from cupola import CupolaError, DirectoryNode, FileNode, Name, SymlinkNode, framing, wire
 from cupola.connection import Connection
 from cupola.messages import (
@@ -40,6 +40,7 @@ from cupola.messages import (
 )
 from cupola.nodes import Digest
 from cupolad.testing import PrivateDaemon
+from waiting import eventually
 
 SCHEMA = pycddl.Schema((Path(__file__).parents[2] / "docs" / "protocol.cddl").read_text())
 ABSENT = Digest(hashlib.sha256(b"absent").digest())

@@ -16,13 +16,14 @@ import trio
 import cupola
 import cupola.sync
 import reference
-from conftest import arrivals, eventually, shell
+from conftest import arrivals, shell
 from cupola import Directory, FileNode, HostError, Name, Progress, SymlinkNode, exporter, notation
 from cupola.connection import Connection
 from cupola.exporter import ExportPathError
 from cupola.importer import ImportPathError
 from cupola.messages import Commit, PutDirectories, Stored
 from cupolad.testing import PrivateDaemon
+from waiting import eventually
 
 
 def test_round_trip_of_an_odd_tree(client: cupola.sync.Client, tmp_path: Path) -> None:

@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
-from typing import Any
 
 import pytest
 from installed import MEMBER, STRANGER
 from machine import Machine
+from members import REQUEST, build, show
+
+from waiting import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.runc]
-
-REQUEST = """
-command_args = ["/bin/sh", "-euc", '''{script}''']
-outputs = ["build/out"]
-constraints.provide_bin_sh = true
-"""
-
-
-def build(machine: Machine, script: str, *, user: int = MEMBER) -> dict[str, Any]:
-    """The result of a build by a user of the machine."""
-    request = REQUEST.format(script=script)
-    done = machine.run("cupola", "build", "-", "--json", user=user, stdin=request)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def show(machine: Machine, unit: str, *properties: str) -> dict[str, str]:
-    """Properties of a unit."""
-    text = machine.check("systemctl", "show", unit, f"--property={','.join(properties)}")
-    return dict(line.split("=", 1) for line in text.splitlines())
-
-
-def eventually(check: Any, seconds: float = 15) -> bool:
-    """Whether `check` comes true within so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_the_first_client_starts_the_daemon(stopped: Machine) -> None:
@@ -111,7 +82,12 @@ def test_a_stalled_daemon_is_killed_and_the_next_request_works(stopped: Machine)
     try:
         build(stopped, ": > out")
         pid = show(stopped, "cupolad", "MainPID")["MainPID"]
-        time.sleep(3)
+
+        def fed() -> int:
+            return int(show(stopped, "cupolad", "WatchdogTimestampMonotonic").popitem()[1])
+
+        first = fed()
+        assert eventually(lambda: fed() > first + 2_500_000)
         assert show(stopped, "cupolad", "MainPID")["MainPID"] == pid
         stopped.check("kill", "-STOP", pid)
         assert eventually(lambda: show(stopped, "cupolad", "MainPID")["MainPID"] not in (pid, "0"))

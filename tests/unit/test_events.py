@@ -15,9 +15,7 @@ ROOT = Path(__file__).parents[2]
 CATALOG = (ROOT / "systemd/cupola.catalog").read_text()
 EVENTS = {name: value for name, value in vars(events).items() if isinstance(value, Event)}
 ENTRIES = dict(re.findall(r"^-- ([0-9a-f]{32})\n((?:(?!^-- ).*\n?)*)", CATALOG, re.MULTILINE))
-SOURCES = [
-    path.read_text() for path in (ROOT / "daemon").rglob("*.py") if path.name != "events.py"
-]
+SOURCES = [path.read_text() for path in (ROOT / "daemon").rglob("*.py") if path.name != "events.py"]
 
 
 def test_identities() -> None:

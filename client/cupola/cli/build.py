@@ -17,7 +17,7 @@ from cupola.cli import display, failure
 from cupola.cli.failure import UsageError
 from cupola.cli.requestfile import RequestFile, load
 from cupola.client import Client
-from cupola.errors import CupolaError
+from cupola.errors import CupolaError, HostError
 from cupola.messages import BuildRequest, BuildResult, Log, Queued, Started
 
 
@@ -29,7 +29,9 @@ async def run(options: argparse.Namespace) -> int:
     async with cupola.connect(options.socket) as client:
         request = await _with_inputs(client, file)
         try:
-            result = await client.build(request, on_log=show.log, on_state=show.state)
+            result = await client.build(
+                request, on_log=show.log, on_state=show.state, on_retry=show.retry
+            )
         except CupolaError as error:
             if options.quiet and not options.json:
                 failure.show_log_tail(error)
@@ -88,6 +90,10 @@ class _Show:
         """That the build waits, or starts."""
         word = "queued" if isinstance(state, Queued) else "started"
         print(f"cupola: build {state.build_id} {word}", file=sys.stderr)
+
+    def retry(self, error: HostError) -> None:
+        """That the daemon has gone, and what is done about it."""
+        print(f"cupola: {error.message.partition(';')[0]}; asking again", file=sys.stderr)
 
     def result(self, result: BuildResult, request: BuildRequest) -> None:
         """What came of it."""
