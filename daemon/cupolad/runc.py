@@ -88,8 +88,8 @@ class Runtime:
                     memory_peak=cgroup.memory_peak(),
                 )
                 out_of_memory = cgroup.ran_out_of_memory()
-        except NotStartedError:
-            raise _start_error(layout) from None
+        except NotStartedError as error:
+            raise (cancelled() if error.interrupted else _start_error(layout)) from None
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self.forget, layout.build_id)

@@ -52,7 +52,12 @@ class Ending:
 
 
 class NotStartedError(Exception):
-    """The command that makes the container failed; its log says why."""
+    """The command that makes the container failed; its log says why, unless it was ended."""
+
+    def __init__(self, *, interrupted: bool = False) -> None:
+        super().__init__()
+        self.interrupted = interrupted
+        """Whether somebody other than the daemon has ended it."""
 
 
 class Container(Protocol):

@@ -192,6 +192,7 @@ class _Events:
         """Whether there is a unit that will tell of its end."""
         self._started = False
         self._ending: Ending | None = None
+        self._result = ""
         self.stop = trio.Event()
 
     def close(self) -> None:
@@ -207,7 +208,7 @@ class _Events:
         """Return when the main process waits to be started; NotStartedError if there is none."""
         while not self._started:
             if self._ending is not None:
-                raise NotStartedError
+                raise NotStartedError(interrupted=self._result in ("signal", "success"))
             await self._read()
 
     async def ended(self) -> Ending:
@@ -232,10 +233,11 @@ class _Events:
                 case ["stop"]:
                     self.stop.set()
                 case ["ended", *words]:
+                    self._result = words[0]
                     self._ending = _ending(*words)
 
 
-def _ending(result: str = "", how: str = "", status: str = "") -> Ending:
+def _ending(result: str, how: str = "", status: str = "") -> Ending:
     """What systemd's words mean."""
     if how == "exited" and status.isdecimal():
         return Ending(int(status), None, "time" if result == "timeout" else "itself")
