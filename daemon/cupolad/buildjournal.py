@@ -16,6 +16,8 @@ _BURST: Final = 1000
 """Lines of a build that are taken at once."""
 _PER_SECOND: Final = 100
 """Lines a second that are taken from then on."""
+_PAUSE: Final = 1.0
+"""Seconds without a line after the journal did not take one."""
 _LINE_BYTES: Final = 4096
 """A longer line is broken."""
 
@@ -31,15 +33,16 @@ class BuildJournal:
     ) -> None:
         self._journal, self._about, self._clock = journal, about, clock
         self._unfinished: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
-        self._room, self._since = float(_BURST), clock()
+        self._room, self._since, self._pause_until = float(_BURST), clock(), 0.0
         self._left_out = 0
 
     def feed(self, message: Log) -> None:
-        """Take in what a build wrote next."""
+        """Take in what a build wrote next. May block for a moment."""
         data = self._unfinished[message.stream] + message.data
         *lines, rest = data.split(b"\n")
         for line in lines:
-            self._send(message.stream, line)
+            for start in range(0, len(line) or 1, _LINE_BYTES):
+                self._send(message.stream, line[start : start + _LINE_BYTES])
         while len(rest) > _LINE_BYTES:
             self._send(message.stream, rest[:_LINE_BYTES])
             rest = rest[_LINE_BYTES:]
@@ -57,18 +60,18 @@ class BuildJournal:
         now = self._clock()
         self._room = min(_BURST, self._room + (now - self._since) * _PER_SECOND)
         self._since = now
-        if self._room < 1:
+        if self._room < 1 or now < self._pause_until:
             self._left_out += 1
             return
         self._room -= 1
-        if self._left_out:
-            self._tell(events.LINES_LEFT_OUT, count=self._left_out)
+        if self._left_out and self._tell(events.LINES_LEFT_OUT, count=self._left_out):
             self._left_out = 0
-        for start in range(0, len(line) or 1, _LINE_BYTES):
-            text = notation.printable(line[start : start + _LINE_BYTES].replace(b"\t", b"    "))
-            self._tell(events.LINE, line=text, stream=stream)
+        text = notation.printable(line.replace(b"\t", b"    "))
+        if not self._tell(events.LINE, line=text, stream=stream):
+            self._left_out += 1
+            self._pause_until = self._clock() + _PAUSE
 
-    def _tell(self, event: events.Event, **fields: Any) -> None:
+    def _tell(self, event: events.Event, **fields: Any) -> bool:
         line = fields.pop("line", None)
         message = event.text.format(line=line, **fields)
-        self._journal.send(message, event.level, event, {**self._about, **fields})
+        return self._journal.take(message, event.level, event, {**self._about, **fields})

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from logging_journald import JournaldTransport, check_journal_stream
 
 from cupolad import events
 from cupolad.events import Event
+from cupolad.launch.systemd import unit_of
 
 IDENTIFIER: Final = "cupolad"
 
@@ -24,64 +25,57 @@ _PRIORITIES: Final = {
 }
 """Python's levels as those of syslog(3)."""
 
+_PATIENCE: Final = 0.2
+
 
 def set_up() -> Journal | None:
-    """Let all messages go where they belong; the journal, if that is where."""
-    journal = Journal() if check_journal_stream() else None
+    """Let all messages go where they belong; a journal for builds' logs, if there is one."""
+    there_is_one = check_journal_stream()
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
-    if journal is not None:
-        handler = _JournalHandler(journal)
+    if there_is_one:
+        handler = _JournalHandler(Journal(0))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    return journal
+    return Journal(_PATIENCE) if there_is_one else None
 
 
 class Journal:
-    """The journal's socket. It never blocks: what the journal does not take is counted, and lost."""
+    """The journal's socket. `patience`: seconds that one entry may wait for the journal."""
 
-    def __init__(self) -> None:
-        self._transport = JournaldTransport()
-        self._lost = 0
+    def __init__(self, patience: float) -> None:
+        self._transport, self._patience = JournaldTransport(), patience
 
-    def send(
+    def take(
         self, message: str, level: int, event: Event | None, fields: Mapping[str, Any]
-    ) -> None:
-        """Send one entry, with `fields` as CUPOLA_*."""
-        if self._lost and self._take(
-            _entry(
-                events.MESSAGES_LOST.text.format(count=self._lost),
-                logging.WARNING,
-                events.MESSAGES_LOST,
-                {"count": self._lost},
-            )
-        ):
-            self._lost = 0
-        self._lost += not self._take(_entry(message, level, event, fields))
-
-    def _take(self, entry: Iterable[tuple[str, bytes]]) -> bool:
+    ) -> bool:
+        """Whether the journal has taken an entry, with `fields` as CUPOLA_*."""
         try:
-            self._transport.socket.setblocking(False)  # noqa: FBT003
-            self._transport.send(entry)
+            self._transport.socket.settimeout(self._patience)
+            self._transport.send(_entry(message, level, event, fields))
         except OSError:
             return False
         return True
 
 
 class _JournalHandler(logging.Handler):
-    """What is logged, as entries of the journal."""
+    """What is logged, as entries of the journal; what it does not take is counted, and lost."""
 
     def __init__(self, journal: Journal) -> None:
         super().__init__()
         self._journal = journal
+        self._lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send one record."""
         message = record.getMessage()
         if record.exc_info is not None:
             message += "\n" + "".join(traceback.format_exception(*record.exc_info))
-        self._journal.send(
-            message, record.levelno, getattr(record, "event", None), getattr(record, "fields", {})
-        )
+        if self._lost:
+            lost, fields = events.MESSAGES_LOST, {"count": self._lost}
+            if self._journal.take(lost.text.format_map(fields), lost.level, lost, fields):
+                self._lost = 0
+        event, fields = getattr(record, "event", None), getattr(record, "fields", {})
+        self._lost += not self._journal.take(message, record.levelno, event, fields)
 
 
 def _entry(
@@ -93,6 +87,9 @@ def _entry(
     yield "SYSLOG_IDENTIFIER", IDENTIFIER.encode()
     if event is not None:
         yield "MESSAGE_ID", event.message_id.encode()
+    if "build_id" in fields:
+        # `journalctl -u` looks for it, too, in what root says of a unit.
+        yield "OBJECT_SYSTEMD_UNIT", unit_of(fields["build_id"]).encode()
     for name, value in fields.items():
         for one in value if isinstance(value, (list, tuple)) else [value]:
             yield f"CUPOLA_{name.upper()}", _bytes(one)

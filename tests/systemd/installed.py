@@ -19,7 +19,7 @@ MEMBER, STRANGER = 61001, 61002
 def install(machine: Machine) -> None:
     """Put cupola where its package puts it, and start its socket."""
     root = machine.root
-    for unit in UNITS.glob("cupola*"):
+    for unit in UNITS.glob("cupola*.s[elo]*"):
         shutil.copy(unit, root / "etc/systemd/system" / unit.name)
     for folder in ("sysusers.d", "tmpfiles.d"):
         (root / "etc" / folder).mkdir(exist_ok=True)
@@ -31,6 +31,9 @@ def install(machine: Machine) -> None:
     load = f"import sys; sys.path[:0] = ['/run/place/client', '{packages}']"
     run = "from cupola.__main__ import main; sys.exit(main())"
     _write_command(root / "usr/bin/cupola", f'exec /usr/bin/python3 -I -c "{load}; {run}" "$@"')
+    (root / "usr/lib/systemd/catalog").mkdir(parents=True, exist_ok=True)
+    shutil.copy(UNITS / "cupola.catalog", root / "usr/lib/systemd/catalog")
+    machine.check("journalctl", "--update-catalog")
     machine.check("systemd-sysusers")
     machine.check("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/cupola.conf")
     machine.check("useradd", "--no-create-home", f"--uid={MEMBER}", "--groups=cupola", "member")

@@ -73,7 +73,8 @@ class Machine:
         if user is not None:
             enter += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
         clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-        return subprocess.Popen([*enter, *map(str, arguments)], text=True, env=clean, **options)
+        command = [*enter, *map(str, arguments)]
+        return subprocess.Popen(command, text=True, errors="replace", env=clean, **options)
 
     def run(
         self, *arguments: str | Path, user: int | None = None, stdin: str | None = None
