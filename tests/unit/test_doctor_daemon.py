@@ -92,7 +92,7 @@ WELCOME = Welcome(1, f"cupolad {__version__}", LIMITS)
         (
             [WELCOME, report(builds=builds(UID, 5, UID))],
             "warning",
-            "2 builds of yours run or wait, and you may have no more",
+            "2 of at most 2 builds of yours run or wait",
             "`queued_builds`",
         ),
         (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import os
 from typing import Any, Final
 
 from cupola.connection import socket_path
@@ -12,6 +12,8 @@ from cupola.doctor import Findings, System, Verdict, diagnose
 from cupola.notation import printable, text_to_bytes
 
 EXIT_PROBLEM: Final = 1
+
+_STDOUT: Final = 1
 
 _STYLES: Final = {
     Verdict.OK: "green",
@@ -27,11 +29,11 @@ def run(options: argparse.Namespace) -> int:
     healthy = all(finding.verdict is not Verdict.PROBLEM for finding in findings.values())
     if options.json:
         print(json.dumps(_as_json(findings, healthy=healthy)))
-    elif sys.stdout.isatty():
+    elif os.isatty(_STDOUT):
         _show(findings)
     else:
         _print(findings)
-    sys.stdout.flush()
+    print(end="", flush=True)
     return 0 if healthy else EXIT_PROBLEM
 
 

@@ -84,7 +84,7 @@ def _complaints(system: System, report: StatusReport) -> Iterator[Finding]:
     own = sum(build.uid == system.uid for build in report.builds)
     if 0 < most <= own:
         yield warning(
-            f"{own} builds of yours run or wait, and you may have no more",
+            f"{own} of at most {most} builds of yours run or wait, so you can begin no other",
             "wait for one to end, or end one; the administrator can raise `queued_builds` of"
             " [limits]",
         )

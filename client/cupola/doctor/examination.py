@@ -7,6 +7,7 @@ a process that nobody waits for is harmless then.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -20,6 +21,9 @@ from cupola.doctor.finding import Check, Finding, Verdict, unknown
 from cupola.doctor.system import ProgramError, System
 
 Findings: TypeAlias = dict[str, Finding]
+
+_FIRST: Final = 3
+"""The first descriptor that is no standard stream."""
 
 _REPORT: Final = "report it as a fault of cupola, together with what `cupola --version` says"
 
@@ -99,12 +103,27 @@ def _work(check: Check, system: System, writer: int) -> NoReturn:
     """What the process of a check does."""
     try:
         os.setpgid(0, 0)
+        writer = _keep_alone(writer)
         finding = make(check, system)
         answer = json.dumps([finding.verdict, finding.found, finding.remedy])
         with os.fdopen(writer, "wb") as pipe:
             pipe.write(answer.encode())
     finally:
         os._exit(0)
+
+
+def _keep_alone(writer: int) -> int:
+    """Let go of all descriptors but this one, which may change its number.
+
+    Whoever reads what we print waits until nobody holds it any more, not even one who is stuck.
+    """
+    kept = fcntl.fcntl(writer, fcntl.F_DUPFD_CLOEXEC, _FIRST)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in range(_FIRST):
+        os.dup2(nothing, standard)
+    os.closerange(_FIRST, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+    return kept
 
 
 def _read(reader: int, deadline: float) -> bytes | None:

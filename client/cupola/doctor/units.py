@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -23,6 +24,10 @@ _WHY: Final = "`sudo journalctl -u cupolad -e`"
 
 _WRONG_CONFIGURATION: Final = "78"
 """The daemon's exit status when it cannot use its configuration."""
+
+_LOOKS: Final = 4
+_LOOK_SECONDS: Final = 0.3
+"""A service that starts is looked at so many times more, so far apart."""
 
 _UNIT: Final = (
     "LoadState",
@@ -71,6 +76,12 @@ def check_service_unit(system: System) -> Finding:
     if not system.has_systemd:
         return _no_systemd(SERVICE_UNIT)
     unit = _show(system, _SERVICE, SERVICE_UNIT)
+    # One that fails again and again is seen as starting, now and then.
+    for _ in range(_LOOKS):
+        if unit["SubState"] != "start":
+            break
+        time.sleep(_LOOK_SECONDS)
+        unit = _show(system, _SERVICE, SERVICE_UNIT)
     finding = _absent(SERVICE_UNIT, unit) or _judge_service(unit)
     return _less_grave(system, finding)
 
