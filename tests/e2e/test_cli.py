@@ -110,6 +110,7 @@ def test_no_daemon(daemon: PrivateDaemon, user: User) -> None:
             _, err = process.communicate()
         assert process.returncode == 69
         assert b"cupola: no daemon" in err
+        assert b"`cupola doctor` says what is wrong" in err
 
 
 def test_the_socket_from_the_environment(daemon: PrivateDaemon, user: User) -> None:

@@ -9,8 +9,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-import trio
-
 from cupola.cli import failure, parser
 
 
@@ -18,7 +16,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command line; the exit status."""
     options = parser.parse(arguments)
     try:
-        status: int = trio.run(options.run, options)
+        status: int = options.run(options)
         return status
     except KeyboardInterrupt:
         return failure.EXIT_INTERRUPTED

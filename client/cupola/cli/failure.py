@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any, Final
 
-from cupola.errors import BuildError, CupolaError
+from cupola.errors import BuildError, CupolaError, DaemonUnavailableError
 from cupola.exporter import ExportPathError
 from cupola.importer import ImportPathError
 from cupola.notation import bytes_to_text, printable
@@ -49,6 +49,8 @@ def report(error: Exception, *, as_json: bool) -> int:
         print(json.dumps(_as_json(error)))
     elif isinstance(error, CupolaError):
         print(f"cupola: {error.message} ({error.code})", file=sys.stderr)
+        if isinstance(error, DaemonUnavailableError):
+            print("cupola: `cupola doctor` says what is wrong, and what to do", file=sys.stderr)
         for digest in [*error.details.get("blobs", ()), *error.details.get("directories", ())][:10]:
             print(f"  {digest.hex()}", file=sys.stderr)
         if log := error.details.get("log"):

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import trio
+
 from cupola.cli import build, store, transfer
 from cupola.version import __version__
 
@@ -14,6 +16,7 @@ _NODE = "node in its text form, such as d:<digest>:<size>"
 _EXITS = """\
 exit status:
   0    done
+  1    doctor has found a problem
   2    the request is wrong, or names what the store lacks
   69   no daemon answers            75   the host is at fault, or a quota: try again
   77   denied by the administrator
@@ -21,9 +24,27 @@ exit status:
   130  cancelled
 """
 
+_DOCTOR = """\
+Check what cupola needs of this machine, and what you need to use it: kernel,
+namespaces, cgroups, FUSE, runc, shell, room for the daemon's state, units,
+socket, group and the daemon itself. Nothing is changed, and no privilege is
+needed; as root it may be told more. It takes some seconds if something hangs.
+"""
+
+_VERDICTS = """\
+verdicts, each but ok with a remedy:
+  ok       all is well
+  unknown  the check could not be made
+  warning  it works, but not as well, as safely or as lastingly as it should
+  problem  it does not work, or not for you; the exit status is then 1, else 0
+
+With --json: {"healthy": true if there is no problem, "findings": [{"check",
+"verdict", "found", "remedy": null if ok}, ...]}, always the same checks.
+"""
+
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line; its attribute `run` is what to do with them."""
+    """The options of a command line; its attribute `run` does what they say, and returns the status."""
     parser = argparse.ArgumentParser(
         prog="cupola",
         description="Builds software in sandboxes, through the daemon of this machine.",
@@ -93,7 +114,24 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "Show how the daemon is doing, and your own builds.",
     )
     command.add_argument("--json", action="store_true", help="print a JSON object")
+
+    command = commands.add_parser(
+        "doctor",
+        help="say why cupola does not work here, and what to do",
+        description=_DOCTOR,
+        epilog=_VERDICTS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object instead")
+    command.set_defaults(run=_doctor)
     return parser.parse_args(arguments)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    # Nobody else needs it, and the other commands start faster without it.
+    from cupola.cli import doctor
+
+    return doctor.run(options)
 
 
 def _command(
@@ -104,5 +142,5 @@ def _command(
     text: str,
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=summary, description=text)
-    command.set_defaults(run=run)
+    command.set_defaults(run=lambda options: trio.run(run, options))
     return command
