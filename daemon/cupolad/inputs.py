@@ -37,14 +37,14 @@ class MountedInputs:
     """A live input mount; `server` is None where the build has no inputs."""
 
     def __init__(
-        self, build_id: str, server: Worker | None = None, minor: int | None = None
+        self, layout: Layout, server: Worker | None = None, minor: int | None = None
     ) -> None:
-        self._build_id, self._server, self._minor = build_id, server, minor
+        self._layout, self._server, self._minor = layout, server, minor
 
     def abort(self) -> None:
         """Fail every access, pending or future, so that no process can be stuck in one."""
         if self._minor is not None:
-            mounts.abort_fuse(self._minor)
+            mounts.abort_fuse(self._layout.stage, self._minor)
 
     async def failed(self) -> None:
         """Return when the server is dead; wait for ever while it lives."""
@@ -65,7 +65,7 @@ class MountedInputs:
             report = await self._server.receive()
             if report["fault_count"]:
                 reason = f"{report['fault_count']} faults: {report['faults']}"
-                events.INPUTS_FAILED.tell(build_id=self._build_id, reason=reason)
+                events.INPUTS_FAILED.tell(build_id=self._layout.build_id, reason=reason)
                 raise infrastructure(
                     f"{report['fault_count']} accesses to the inputs failed in the daemon;"
                     " its log says why, tell the administrator",
@@ -85,7 +85,7 @@ async def mounted(
     path are bound there as well.
     """
     if not layout.inputs:
-        yield MountedInputs(layout.build_id)
+        yield MountedInputs(layout)
         return
     job = {
         "state": str(state),
@@ -94,22 +94,22 @@ async def mounted(
             {"name": name, "node": wire.encode_node(node)} for name, node in layout.inputs.items()
         ],
     }
-    target = str(layout.inputs_mount)
-    async with servers.worker() as server, _mounted_device(target) as (device, minor):
+    async with servers.worker() as server, _mounted_device(layout) as (device, minor):
         with files.opened(device):
             await server.send_descriptor(device)
             await server.send(job)
         async with _bound(layout, binders):
-            yield MountedInputs(layout.build_id, server, minor)
+            yield MountedInputs(layout, server, minor)
 
 
 @asynccontextmanager
-async def _mounted_device(target: str) -> AsyncIterator[tuple[int, int]]:
-    """A new FUSE connection, mounted at `target` for the length of the block.
+async def _mounted_device(layout: Layout) -> AsyncIterator[tuple[int, int]]:
+    """A new FUSE connection, mounted for the length of the block.
 
-    Yields its descriptor and the minor number of the mount, by which the kernel knows it.  Whoever enters closes the descriptor once the server has it: the connection is to end with the
-    server.
+    Yields its descriptor and the minor number of the mount, by which the kernel knows it.  Whoever
+    enters closes the descriptor once the server has it: the connection is to end with the server.
     """
+    target = str(layout.inputs_mount)
     device = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     options = (
         f"fd={device},rootmode=40000,user_id=0,group_id=0"
@@ -133,7 +133,7 @@ async def _mounted_device(target: str) -> AsyncIterator[tuple[int, int]]:
         yield device, minor
     finally:
         with trio.move_on_after(_UNMOUNT_SECONDS, shield=True):
-            await trio.to_thread.run_sync(_abort_and_detach, target, minor, abandon_on_cancel=True)
+            await trio.to_thread.run_sync(_abort_and_detach, layout, minor, abandon_on_cancel=True)
 
 
 @asynccontextmanager
@@ -173,7 +173,7 @@ async def _bind(layout: Layout, target: Path, names: list[str], binders: WorkerP
     raise infrastructure("the server of the inputs does not answer", retryable=True)
 
 
-def _abort_and_detach(target: str, minor: int) -> None:
+def _abort_and_detach(layout: Layout, minor: int) -> None:
     """Abort the connection, so that nothing can wait for it any more, and detach the mount."""
-    mounts.abort_fuse(minor)
-    kernel.unmount(target, kernel.MNT_DETACH)
+    mounts.abort_fuse(layout.stage, minor)
+    kernel.unmount(str(layout.inputs_mount), kernel.MNT_DETACH)

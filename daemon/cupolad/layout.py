@@ -65,6 +65,11 @@ class Layout:
         return cls(build_id, bundle, stage / build_id, inputs_dir, inputs, scratch)
 
     @property
+    def stage(self) -> Path:
+        """The daemon's private tmpfs."""
+        return self.rootfs.parent
+
+    @property
     def config(self) -> Path:
         """The runtime spec."""
         return self.bundle / "config.json"

@@ -273,3 +273,18 @@ def test_a_build_cannot_use_the_daemon(client: cupola.sync.Client, daemon: Priva
         output_of(client, f"ls {os.path.dirname(daemon.socket)} 2>&1 | sed 's/.*: //'")
         == "No such file or directory\n"
     )
+
+
+class BehindReadOnlyProc(PrivateDaemon):
+    """A daemon that sees no whole /proc, as under systemd's ProtectKernelTunables."""
+
+    @property
+    def command(self) -> list[str]:
+        """How it is started."""
+        hide = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+        return ["unshare", "--mount", "sh", "-c", f'{hide} && exec "$@"', "sh", *super().command]
+
+
+def test_a_daemon_that_sees_no_whole_proc() -> None:
+    with BehindReadOnlyProc() as daemon, cupola.sync.connect(daemon.socket) as client:
+        assert client.build(shell("test -e /proc/self/status; : > out")).status == "built"

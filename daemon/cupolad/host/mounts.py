@@ -19,7 +19,8 @@ from typing import Final
 from cupolad.host import kernel
 
 _STAGE_CANDIDATES: Final = ("/mnt", "/media", "/srv", "/opt")
-FUSECTL: Final = Path("/sys/fs/fuse/connections")
+_FUSECTL: Final = "fuse-connections"
+"""Below the stage: the control file system of FUSE. The usual place may be read-only."""
 
 
 def enter_private_namespace() -> None:
@@ -29,8 +30,6 @@ def enter_private_namespace() -> None:
     """
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount("none", "/", "none", kernel.MS_REC | kernel.MS_SLAVE)
-    if str(FUSECTL) not in (path for path, _ in _mounts()):
-        kernel.mount("fusectl", str(FUSECTL), "fusectl", 0)
 
 
 def make_stage(in_use: Iterable[Path], candidates: Iterable[str] = _STAGE_CANDIDATES) -> Path:
@@ -48,6 +47,8 @@ def make_stage(in_use: Iterable[Path], candidates: Iterable[str] = _STAGE_CANDID
         kernel.mount("cupola", str(candidate), "tmpfs", flags, "mode=0711,size=64m")
         kernel.mount("none", str(candidate), "none", kernel.MS_PRIVATE)
         _mount_whole_proc(candidate / "proc")
+        (candidate / _FUSECTL).mkdir(mode=0o700)
+        kernel.mount("fusectl", str(candidate / _FUSECTL), "fusectl", flags | kernel.MS_NOEXEC)
         return candidate
     raise OSError(f"none of {', '.join(candidates)} is free for the daemon's private mount")
 
@@ -85,10 +86,10 @@ def device_of(mount_point: str) -> tuple[int, int]:
     raise FileNotFoundError(mount_point)
 
 
-def abort_fuse(minor: int) -> None:
+def abort_fuse(stage: Path, minor: int) -> None:
     """Abort the FUSE connection `minor`: every request, pending or future, fails at once."""
     with contextlib.suppress(FileNotFoundError):
-        (FUSECTL / str(minor) / "abort").write_text("1")
+        (stage / _FUSECTL / str(minor) / "abort").write_text("1")
 
 
 def _mounts() -> Iterable[tuple[str, tuple[int, int]]]:
