@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="say what is in force, and from which file, and exit",
     )
+    parser.add_argument(
+        "--clean",
+        action="store_true",
+        help="remove what killed daemons have left, unless a daemon is running, and exit",
+    )
     parser.add_argument("--version", action="version", version=f"cupolad {__version__}")
     return parser
 
@@ -75,16 +80,16 @@ def run(arguments: Sequence[str]) -> int:
         entries = journal.set_up()
         # Mounts are known to the kernel by their real paths.
         runtime = options.runtime_dir.resolve()
-        daemon.run(
-            settings,
-            Options(
-                options.state_dir.resolve(),
-                runtime,
-                (options.socket or runtime / "cupola.sock").absolute(),
-                reload=lambda: config.load(options.config),
-            ),
-            entries,
+        places = Options(
+            options.state_dir.resolve(),
+            runtime,
+            (options.socket or runtime / "cupola.sock").absolute(),
+            reload=lambda: config.load(options.config),
         )
+        if options.clean:
+            _clean(settings, places)
+        else:
+            daemon.run(settings, places, entries)
     except ConfigError as error:
         print(f"cupolad: {error}", file=sys.stderr)
         return _EXIT_CONFIG
@@ -92,6 +97,11 @@ def run(arguments: Sequence[str]) -> int:
         print(f"cupolad: {error}", file=sys.stderr)
         return _EXIT_UNAVAILABLE
     return 0
+
+
+def _clean(settings: config.Config, places: Options) -> None:
+    if not daemon.clean(settings, places):
+        print("cupolad: a daemon is running, which has cleaned up when it started")
 
 
 def _show(settings: config.Config) -> None:

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import os
-import platform
 from contextlib import AsyncExitStack, closing, nullcontext
-from typing import Final
 
 import trio
 
-from cupolad import activation, events, ingest, inputs, startup
+from cupolad import activation, events, ingest, inputs
 from cupolad.build import Builder
 from cupolad.config import Config
 from cupolad.control import Control, note_early_signals
+from cupolad.ground import prepared
 from cupolad.health import Health
-from cupolad.host.cgroups import Hierarchies
 from cupolad.host.uids import UidPool
 from cupolad.journal import Journal
-from cupolad.launch import systemd
 from cupolad.notify import Notifier
-from cupolad.recovery import recover
 from cupolad.scheduler import Scheduler
 from cupolad.server import Server
 from cupolad.service import Service
-from cupolad.startup import Options
+from cupolad.startup import InUseError, Options
 from cupolad.store import Store, StoreLimits
 from cupolad.workers.pool import WorkerPool
-from cupolad.workers.process import ForkServer
-
-_ROLES: Final = (inputs.SERVER, inputs.BINDER, ingest.ROLE, systemd.ROLE)
 
 
 def run(config: Config, options: Options, journal: Journal | None) -> None:
@@ -36,33 +29,40 @@ def run(config: Config, options: Options, journal: Journal | None) -> None:
     trio.run(_live, config, options, journal)
 
 
+def clean(config: Config, options: Options) -> bool:
+    """Remove what killed daemons have left; False, without doing so, if a daemon is there. Blocks."""
+    try:
+        trio.run(_clean, config, options)
+    except InUseError:
+        return False
+    return True
+
+
+async def _clean(config: Config, options: Options) -> None:
+    async with prepared(config, options) as ground, trio.open_nursery() as nursery:
+        nursery.start_soon(ground.unit_starters.keep_ready)
+        nursery.cancel_scope.cancel()
+
+
 async def _live(config: Config, options: Options, journal: Journal | None) -> None:
     async with AsyncExitStack() as life:
         early_signals = note_early_signals()
         notifier = Notifier()
         inherited = activation.take_inherited(os.environ)
-        startup.prepare_process()
-        startup.make_directories(options)
-        life.enter_context(startup.locked(options.state))
-        places = startup.enter_own_view(config, options)
-        hierarchies = Hierarchies.detect()
-        group = life.enter_context(startup.cgroup_parent(hierarchies, options.state))
-        runtime = startup.find_runtime(config, options)
-        fork_server = life.enter_context(ForkServer(_ROLES))
-        unit_starters = WorkerPool(fork_server, systemd.ROLE, spare=0, reuse=True)
-        launcher = await startup.find_launcher(config, hierarchies, unit_starters, group)
-        await recover(places, runtime, launcher, hierarchies, group)
+        ground = await life.enter_async_context(prepared(config, options))
+        fork_server = ground.fork_server
 
-        Store.create(options.state)
         store = life.enter_context(closing(Store(options.state, _store_limits(config))))
         input_servers = WorkerPool(fork_server, inputs.SERVER, spare=1, reuse=False)
         binders = WorkerPool(fork_server, inputs.BINDER, spare=0, reuse=True)
         setup = ingest.setup(options.state, store.limits)
         ingesters = WorkerPool(fork_server, ingest.ROLE, spare=1, reuse=True, setup=setup)
         uids = UidPool(config.sandbox.uid_base, config.sandbox.uid_count)
-        builder = Builder(places, runtime, launcher, uids, input_servers, binders, ingesters)
+        builder = Builder(
+            ground.places, ground.runtime, ground.launcher, uids, input_servers, binders, ingesters
+        )
         scheduler = Scheduler(config.scheduler.max_builds, config.limits.queued_builds)
-        service = Service(config, platform.machine(), store, scheduler, builder, journal)
+        service = Service(config, ground.machine, store, scheduler, builder, journal)
         server = Server(service)
         control = Control(service, options.reload, notifier, early_signals)
         health = Health(service, fork_server, notifier)
@@ -71,7 +71,7 @@ async def _live(config: Config, options: Options, journal: Journal | None) -> No
             activation.listening(options.socket) if inherited is None else nullcontext(inherited)
         )
         nursery = await life.enter_async_context(trio.open_nursery())
-        for pool in (input_servers, binders, ingesters, unit_starters):
+        for pool in (input_servers, binders, ingesters, ground.unit_starters):
             nursery.start_soon(pool.keep_ready)
         nursery.start_soon(server.serve, listener)
         await nursery.start(control.obey_signals)

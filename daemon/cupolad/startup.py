@@ -37,6 +37,10 @@ class StartError(Exception):
     """The daemon cannot start; the message says why and what to do."""
 
 
+class InUseError(StartError):
+    """Another daemon runs on the state directory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """Where the daemon lives, from the command line."""
@@ -93,7 +97,7 @@ def locked(state: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise StartError(
+        raise InUseError(
             f"another cupolad uses {state}; stop it or choose another --state-dir"
         ) from None
     try:

@@ -47,8 +47,8 @@ class Host:
         """The host as it is."""
         cgroups = {
             str(path)
-            for root in Path("/sys/fs/cgroup").iterdir()
-            for path in root.glob("cupola*/*")
+            for root in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir())
+            for path in root.glob(f"cupola-{'[0-9a-f]' * 8}/*")
             if path.is_dir()
         }
         connections = Path("/sys/fs/fuse/connections")

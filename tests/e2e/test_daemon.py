@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -187,11 +190,28 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_missing_is_told(config: str, status: int, says: str) -> None:
-    with pytest.raises(RuntimeError, match="did not start") as caught, PrivateDaemon(config):
-        pytest.fail("started")
-    assert says in str(caught.value)
-    assert "Traceback" not in str(caught.value)
-    assert status
+    assert_refuses(PrivateDaemon(config), status, says)
+
+
+def test_a_store_of_a_later_version_is_left_alone() -> None:
+    daemon = PrivateDaemon()
+    daemon.state.mkdir()
+    with contextlib.closing(sqlite3.connect(daemon.state / "store.sqlite")) as database:
+        database.execute("PRAGMA user_version = 99")
+    assert_refuses(daemon, 69, "cannot be used")
+
+
+def assert_refuses(daemon: PrivateDaemon, status: int, says: str) -> None:
+    """The daemon does not start, and says why in a sentence."""
+    try:
+        done = subprocess.run(
+            daemon.command, capture_output=True, text=True, timeout=30, check=False
+        )
+    finally:
+        shutil.rmtree(daemon.directory)
+    assert done.returncode == status
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_somebody_else_cannot_start_it() -> None:

@@ -19,7 +19,7 @@ MEMBER, STRANGER = 61001, 61002
 def install(machine: Machine) -> None:
     """Put cupola where its package puts it, and start its socket."""
     root = machine.root
-    for unit in UNITS.glob("cupola*.s[elo]*"):
+    for unit in UNITS.glob("cupola*.[st][eloi]*"):
         shutil.copy(unit, root / "etc/systemd/system" / unit.name)
     for folder in ("sysusers.d", "tmpfiles.d"):
         (root / "etc" / folder).mkdir(exist_ok=True)

@@ -116,6 +116,21 @@ def _accepted(machine: Machine, since: int) -> bool:
     )
 
 
+def test_a_daily_timer_cleans_up_after_a_daemon_that_nobody_started_again(
+    machine: Machine,
+) -> None:
+    machine.check("systemctl", "start", "cupola-clean.timer")
+    assert "cupola-clean.timer" in machine.check("systemctl", "list-timers", "--no-pager")
+    assert build(machine, ": > out")["status"] == "built"
+    machine.check("systemctl", "start", "cupola-clean.service")
+    assert "a daemon is running" in machine.check("journalctl", "-u", "cupola-clean")
+    machine.check("systemctl", "stop", "cupolad.socket", "cupolad.service")
+    (machine.root / "var/lib/cupola/bundles/dead").mkdir()
+    machine.check("systemctl", "start", "cupola-clean.service")
+    assert leftovers(machine) == []
+    machine.check("systemctl", "start", "cupolad.socket")
+
+
 def test_fifty_dead_builds_are_cleared_away_in_ten_seconds(configured: Machine) -> None:
     configure(configured, "[scheduler]\nmax_builds = 50\n")
     processes = [begin(configured, "sleep 1000") for _ in range(50)]
