@@ -4,43 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
 
 import pytest
 from installed import MEMBER, STRANGER
 from machine import Machine
+from usage import REQUEST, build, eventually, show
 
 pytestmark = [pytest.mark.root, pytest.mark.fuse, pytest.mark.runc]
-
-REQUEST = """
-command_args = ["/bin/sh", "-euc", '''{script}''']
-outputs = ["build/out"]
-constraints.provide_bin_sh = true
-"""
-
-
-def build(machine: Machine, script: str, *, user: int = MEMBER) -> dict[str, Any]:
-    """The result of a build by a user of the machine."""
-    request = REQUEST.format(script=script)
-    done = machine.run("cupola", "build", "-", "--json", user=user, stdin=request)
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-def show(machine: Machine, unit: str, *properties: str) -> dict[str, str]:
-    """Properties of a unit."""
-    text = machine.check("systemctl", "show", unit, f"--property={','.join(properties)}")
-    return dict(line.split("=", 1) for line in text.splitlines())
-
-
-def eventually(check: Any, seconds: float = 15) -> bool:
-    """Whether `check` comes true within so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not check():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def test_the_first_client_starts_the_daemon(stopped: Machine) -> None:
@@ -84,29 +54,27 @@ def test_the_status_line_tells_what_goes_on(machine: Machine) -> None:
 
 
 def test_a_reload_leaves_running_builds_alone(machine: Machine) -> None:
-    config = machine.root / "etc/cupola/cupolad.toml"
-    config.parent.mkdir(exist_ok=True)
+    config = "/etc/cupola/cupolad.toml"
     request = REQUEST.format(script="sleep 2; : > out")
     with machine.popen(["cupola", "build", "-"], user=MEMBER, stdin=-1, stdout=-3) as running:
         assert running.stdin is not None
         running.stdin.write(request)
         running.stdin.close()
         assert eventually(lambda: "started" in machine.check("journalctl", "-u", "cupolad"))
-        config.write_text("[limits]\noutputs = 1\n")
+        machine.write(config, "[limits]\noutputs = 1\n")
         try:
             machine.check("systemctl", "reload", "cupolad")
             assert running.wait(60) == 0
             limits = json.loads(machine.check("cupola", "status", "--json"))["limits"]
             assert limits["outputs"] == 1
         finally:
-            config.unlink()
+            machine.check("rm", config)
     machine.check("systemctl", "reload", "cupolad")
 
 
 def test_a_stalled_daemon_is_killed_and_the_next_request_works(stopped: Machine) -> None:
-    drop_in = stopped.root / "etc/systemd/system/cupolad.service.d/watchdog.conf"
-    drop_in.parent.mkdir(exist_ok=True)
-    drop_in.write_text("[Service]\nWatchdogSec=1s\nTimeoutAbortSec=1s\n")
+    drop_in = "/etc/systemd/system/cupolad.service.d/watchdog.conf"
+    stopped.write(drop_in, "[Service]\nWatchdogSec=1s\nTimeoutAbortSec=1s\n")
     stopped.check("systemctl", "daemon-reload")
     try:
         build(stopped, ": > out")
@@ -118,5 +86,5 @@ def test_a_stalled_daemon_is_killed_and_the_next_request_works(stopped: Machine)
         assert "watchdog" in stopped.check("journalctl", "-u", "cupolad").lower()
         assert build(stopped, ": > out")["status"] == "built"
     finally:
-        drop_in.unlink()
+        stopped.check("rm", drop_in)
         stopped.check("systemctl", "daemon-reload")
