@@ -30,6 +30,7 @@ _PROBES: dict[str, Callable[[], str | None]] = {
     "root": lambda: None if os.geteuid() == 0 else "not root",
     "fuse": _fuse_missing,
     "runc": lambda: None if shutil.which("runc") else "runc is not installed",
+    "uml": lambda: None if shutil.which("linux.uml") else "user-mode-linux is not installed",
 }
 
 

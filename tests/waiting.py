@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def eventually(check: Callable[[], object], seconds: float = 15) -> bool:
+def eventually(check: Callable[[], object], seconds: float = 60) -> bool:
     """Whether `check` comes true within so many seconds."""
     deadline = time.monotonic() + seconds
     while not check():

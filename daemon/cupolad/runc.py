@@ -155,11 +155,10 @@ class Mount(Protocol):
 
 
 def _out_of_memory(limits: CgroupLimits) -> BuildError:
-    return BuildError(
-        "out_of_memory",
-        f"the build needed more than its {limits.memory} bytes of memory",
-        limit=limits.memory,
-    )
+    """The kernel kills at the limit of the build, and also when the host itself has no more."""
+    limit = "no limit of its own" if limits.memory is None else f"a limit of {limits.memory} bytes"
+    message = f"the build was killed for want of memory; it has {limit}"
+    return BuildError("out_of_memory", message, limit=limits.memory)
 
 
 def _start_error(layout: Layout) -> CupolaError:

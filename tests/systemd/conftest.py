@@ -1,4 +1,4 @@
-"""Fixtures of tests that boot a real systemd: a machine with cupola's units installed."""
+"""Fixtures of tests that boot a real systemd: machines with cupola installed, of both kinds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from installed import install
 from machine import Machine
+from uml import UmlMachine
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +25,11 @@ def stopped(machine: Machine) -> Machine:
     machine.check("systemctl", "reset-failed")
     machine.check("systemctl", "start", "cupolad.socket")
     return machine
+
+
+@pytest.fixture(scope="session")
+def uml() -> Iterator[UmlMachine]:
+    """The same as `machine`, on a kernel of its own with cgroup v2."""
+    with UmlMachine() as machine:
+        install(machine)
+        yield machine

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
-from machine import Machine
+from guest import PLACE, PROJECT, Guest
 
-ROOT = Path(__file__).parents[2]
-UNITS = ROOT / "systemd"
+UNITS = PROJECT / "systemd"
 MEMBER, STRANGER = 61001, 61002
 """Users of the machine: one in the group `cupola`, one who is not."""
 
 
-def install(machine: Machine) -> None:
+def install(machine: Guest) -> None:
     """Put cupola where its package puts it, and start its socket."""
-    root = machine.root
-    for unit in UNITS.glob("cupola*.[st][eloi]*"):
-        shutil.copy(unit, root / "etc/systemd/system" / unit.name)
+    units = PLACE / "systemd"
+    _copy(
+        machine,
+        "/etc/systemd/system",
+        *(units / unit.name for unit in UNITS.glob("cupola*.[st][eloi]*")),
+    )
     for folder in ("sysusers.d", "tmpfiles.d"):
-        (root / "etc" / folder).mkdir(exist_ok=True)
-        shutil.copy(UNITS / folder / "cupola.conf", root / "etc" / folder)
-    _write_command(root / "usr/bin/cupolad", f'exec {sys.executable} -I -m cupolad "$@"')
+        _copy(machine, f"/etc/{folder}", units / folder / "cupola.conf")
+    _write_command(machine, "cupolad", f'exec {sys.executable} -I -m cupolad "$@"')
     packages = Path(sysconfig.get_path("purelib"))
-    if packages.is_relative_to(ROOT):
-        packages = Path("/run/place") / packages.relative_to(ROOT)
-    load = f"import sys; sys.path[:0] = ['/run/place/client', '{packages}']"
+    if packages.is_relative_to(PROJECT):
+        packages = PLACE / packages.relative_to(PROJECT)
+    load = f"import sys; sys.path[:0] = ['{PLACE}/client', '{packages}']"
     run = "from cupola.__main__ import main; sys.exit(main())"
-    _write_command(root / "usr/bin/cupola", f'exec /usr/bin/python3 -I -c "{load}; {run}" "$@"')
-    (root / "usr/lib/systemd/catalog").mkdir(parents=True, exist_ok=True)
-    shutil.copy(UNITS / "cupola.catalog", root / "usr/lib/systemd/catalog")
+    _write_command(machine, "cupola", f'exec /usr/bin/python3 -I -c "{load}; {run}" "$@"')
+    _copy(machine, "/usr/lib/systemd/catalog", units / "cupola.catalog")
     machine.check("journalctl", "--update-catalog")
     machine.check("systemd-sysusers")
     machine.check("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/cupola.conf")
@@ -42,10 +41,13 @@ def install(machine: Machine) -> None:
     machine.check("systemctl", "start", "cupolad.socket")
 
 
-def _write_command(path: Path, script: str) -> None:
-    path.unlink(missing_ok=True)
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o755)
+def _copy(machine: Guest, directory: str, *files: Path) -> None:
+    into = f"--target-directory={directory}"
+    machine.check("install", "-D", "--mode=644", into, *files)
+
+
+def _write_command(machine: Guest, name: str, script: str) -> None:
+    machine.write(f"/usr/bin/{name}", f"#!/bin/sh\n{script}\n", mode=0o755)
 
 
 def verify(*units: Path) -> subprocess.CompletedProcess[str]:

@@ -20,10 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 
-_PROJECT: Final = Path(__file__).parents[2]
-_BOOT_SECONDS: Final = 60
+from guest import BOOT_SECONDS, ENVIRONMENT, PROJECT, Guest, as_user
+
 _STOP_SECONDS: Final = 30
-_RUN_SECONDS: Final = 120
 _POWER_OFF: Final = signal.SIGRTMIN + 4
 """What process 1 takes for `systemctl poweroff`; see systemd(1)."""
 
@@ -35,7 +34,7 @@ exec unshare --mount --pid --uts --ipc --net --cgroup --propagation private \
 """
 
 
-class Machine:
+class Machine(Guest):
     """A running systemd. Use it as a context manager, from a thread that lives as long as it."""
 
     def __init__(self) -> None:
@@ -68,37 +67,9 @@ class Machine:
     def popen(
         self, arguments: Sequence[str | Path], *, user: int | None = None, **options: Any
     ) -> subprocess.Popen[str]:
-        """Start a program in the machine, beside its services; as `user`, who is in no group."""
         enter = ["nsenter", f"--target={self._leader}", "--all", "--root", "--wdns=/", "--"]
-        if user is not None:
-            enter += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
-        clean = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-        command = [*enter, *map(str, arguments)]
-        return subprocess.Popen(command, text=True, errors="replace", env=clean, **options)
-
-    def run(
-        self, *arguments: str | Path, user: int | None = None, stdin: str | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a program in the machine to its end."""
-        with self.popen(
-            arguments,
-            user=user,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ) as process:
-            try:
-                out, err = process.communicate(stdin or "", timeout=_RUN_SECONDS)
-            except BaseException:
-                process.kill()
-                raise
-        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-
-    def check(self, *arguments: str | Path, **options: Any) -> str:
-        """What a program prints that has to succeed."""
-        done = self.run(*arguments, **options)
-        assert done.returncode == 0, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
-        return done.stdout
+        command = [*enter, *as_user(user, arguments)]
+        return subprocess.Popen(command, text=True, errors="replace", env=ENVIRONMENT, **options)
 
     # --- its life --------------------------------------------------------------------------------
 
@@ -128,12 +99,12 @@ class Machine:
         self._process = subprocess.Popen(
             [
                 *("setpriv", "--pdeathsig", "KILL"),
-                *("sh", "-c", _ENTER, "sh", guest, self._directory, _PROJECT),
+                *("sh", "-c", _ENTER, "sh", guest, self._directory, PROJECT),
             ],
             stdin=console,
             stdout=console,
             stderr=console,
-            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "GROUPS_TO_ENTER": groups},
+            env={**ENVIRONMENT, "GROUPS_TO_ENTER": groups},
             start_new_session=True,
         )
         os.close(console)
@@ -149,7 +120,7 @@ class Machine:
     def _let_go(self, ours: list[Path]) -> None:
         """Take the parent of process 1 back to `ours`, and let process 1 begin."""
         assert self._process is not None
-        deadline = time.monotonic() + _BOOT_SECONDS
+        deadline = time.monotonic() + BOOT_SECONDS
         while True:
             try:
                 go = os.open(self._directory / "go", os.O_WRONLY | os.O_NONBLOCK)
@@ -163,7 +134,7 @@ class Machine:
         os.close(go)
 
     def _wait_until_ready(self, notify: socket.socket) -> None:
-        deadline = time.monotonic() + _BOOT_SECONDS
+        deadline = time.monotonic() + BOOT_SECONDS
         notify.settimeout(0.2)
         while True:
             with contextlib.suppress(TimeoutError):

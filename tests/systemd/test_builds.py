@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from machine import Machine
-from members import begin, build, building, leftovers, result_of, show, units
+from members import begin, build, building, result_of, show, units
+from remains import remains
 
 from waiting import eventually
 
@@ -41,7 +42,7 @@ def limited(machine: Machine) -> Machine:
 def nothing_left(limited: Machine) -> Any:
     """After each test nothing of a build is left in the machine."""
     yield
-    assert eventually(lambda: leftovers(limited) == []), leftovers(limited)
+    assert eventually(lambda: remains(limited) == []), remains(limited)
 
 
 def test_what_the_unit_says(limited: Machine) -> None:

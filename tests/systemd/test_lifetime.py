@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 from installed import MEMBER
 from machine import Machine
-from members import begin, build, building, journal, leftovers, result_of, show, units
+from members import begin, build, building, journal, result_of, show, units
+from remains import remains
 
 from waiting import eventually
 
@@ -52,7 +53,7 @@ def test_an_idle_daemon_ends_and_the_next_client_starts_it(configured: Machine) 
     for _ in range(2):
         assert build(configured, ": > out")["status"] == "built"
         assert eventually(lambda: state(configured) == "inactive")
-        assert leftovers(configured) == []
+        assert remains(configured) == []
         assert show(configured, "cupolad", "Result")["Result"] == "success"
     with building(configured, "sleep 2.5; : > out") as (_, process):
         assert result_of(process)[0] == 0
@@ -68,7 +69,7 @@ def test_twenty_restarts_under_load_refuse_nobody(configured: Machine) -> None:
     results = [result_of(process) for process in processes]
     assert [status for status, _, _ in results] == [0] * 40, [r for r in results if r[0]]
     assert len({result["build_id"] for _, result, _ in results}) == 40
-    assert leftovers(configured) == []
+    assert remains(configured) == []
 
 
 def test_a_restart_cancels_what_does_not_end_in_time(configured: Machine) -> None:
@@ -81,7 +82,7 @@ def test_a_restart_cancels_what_does_not_end_in_time(configured: Machine) -> Non
         assert eventually(lambda: units(configured)), "the client asks the next daemon"
         configured.check("systemctl", "stop", "cupola-build-*")
         assert result_of(process)[0] == 130
-    assert leftovers(configured) == []
+    assert remains(configured) == []
 
 
 def test_a_crash_loses_no_build(machine: Machine) -> None:
@@ -90,7 +91,7 @@ def test_a_crash_loses_no_build(machine: Machine) -> None:
         status, result, said = result_of(process)
     assert (status, result["status"]) == (0, "built")
     assert "asking again" in said
-    assert leftovers(machine) == []
+    assert remains(machine) == []
 
 
 @pytest.mark.parametrize("delay_ms", range(0, 120, 8))
@@ -104,7 +105,7 @@ def test_sigkill_at_any_moment_leaves_nothing(machine: Machine, delay_ms: int) -
     time.sleep(delay_ms / 1000)
     machine.check("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "cupolad")
     assert result_of(process)[0] == 0
-    assert eventually(lambda: leftovers(machine) == []), leftovers(machine)
+    assert eventually(lambda: remains(machine) == []), remains(machine)
 
 
 def _accepted(machine: Machine, since: int) -> bool:
@@ -127,7 +128,7 @@ def test_a_daily_timer_cleans_up_after_a_daemon_that_nobody_started_again(
     machine.check("systemctl", "stop", "cupolad.socket", "cupolad.service")
     (machine.root / "var/lib/cupola/bundles/dead").mkdir()
     machine.check("systemctl", "start", "cupola-clean.service")
-    assert leftovers(machine) == []
+    assert remains(machine) == []
     machine.check("systemctl", "start", "cupolad.socket")
 
 
@@ -151,6 +152,6 @@ def test_fifty_dead_builds_are_cleared_away_in_ten_seconds(configured: Machine) 
         process.communicate(timeout=30)
     assert took <= 10, took
     assert units(configured) == set()
-    assert eventually(lambda: leftovers(configured) == []), leftovers(configured)
+    assert eventually(lambda: remains(configured) == []), remains(configured)
     (recovered,) = journal(configured, "--lines=1", "MESSAGE_ID=0479fdf860834c3e98599a3247f8287a")
     assert int(recovered["CUPOLA_BUNDLES"]) == 50

@@ -55,29 +55,27 @@ def test_the_status_line_tells_what_goes_on(machine: Machine) -> None:
 
 
 def test_a_reload_leaves_running_builds_alone(machine: Machine) -> None:
-    config = machine.root / "etc/cupola/cupolad.toml"
-    config.parent.mkdir(exist_ok=True)
+    config = "/etc/cupola/cupolad.toml"
     request = REQUEST.format(script="sleep 2; : > out")
     with machine.popen(["cupola", "build", "-"], user=MEMBER, stdin=-1, stdout=-3) as running:
         assert running.stdin is not None
         running.stdin.write(request)
         running.stdin.close()
         assert eventually(lambda: "started" in machine.check("journalctl", "-u", "cupolad"))
-        config.write_text("[limits]\noutputs = 1\n")
+        machine.write(config, "[limits]\noutputs = 1\n")
         try:
             machine.check("systemctl", "reload", "cupolad")
             assert running.wait(60) == 0
             limits = json.loads(machine.check("cupola", "status", "--json"))["limits"]
             assert limits["outputs"] == 1
         finally:
-            config.unlink()
+            machine.check("rm", config)
     machine.check("systemctl", "reload", "cupolad")
 
 
 def test_a_stalled_daemon_is_killed_and_the_next_request_works(stopped: Machine) -> None:
-    drop_in = stopped.root / "etc/systemd/system/cupolad.service.d/watchdog.conf"
-    drop_in.parent.mkdir(exist_ok=True)
-    drop_in.write_text("[Service]\nWatchdogSec=1s\nTimeoutAbortSec=1s\n")
+    drop_in = "/etc/systemd/system/cupolad.service.d/watchdog.conf"
+    stopped.write(drop_in, "[Service]\nWatchdogSec=1s\nTimeoutAbortSec=1s\n")
     stopped.check("systemctl", "daemon-reload")
     try:
         build(stopped, ": > out")
@@ -94,5 +92,5 @@ def test_a_stalled_daemon_is_killed_and_the_next_request_works(stopped: Machine)
         assert "watchdog" in stopped.check("journalctl", "-u", "cupolad").lower()
         assert build(stopped, ": > out")["status"] == "built"
     finally:
-        drop_in.unlink()
+        stopped.check("rm", drop_in)
         stopped.check("systemctl", "daemon-reload")
