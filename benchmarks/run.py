@@ -9,12 +9,14 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
+import service
 import transfer
 import trivial_build
 from harness import Row, table
 
 AVAILABLE = {
     "trivial": trivial_build.run,
+    "service": service.run,
     "transfer": transfer.run,
     "walk": transfer.run_walk,
 }

@@ -51,3 +51,16 @@ def test_a_client_alone_says_what_the_daemon_lacks() -> None:
     )
     assert done.stderr.startswith("cupolad: the module sdnotify is missing")
     assert done.stderr.count("\n") == 1
+
+
+def test_every_module_of_the_daemon_is_on_the_map() -> None:
+    daemon = ROOT / "daemon/cupolad"
+    named = set(re.findall(r"`([a-z_/]+)`", (ROOT / "docs/architecture.md").read_text()))
+    folders = {name.rstrip("/") for name in named if name.endswith("/")}
+    files = {name.rpartition("/")[2] for name in named}
+    missing = [
+        str(path.relative_to(daemon))
+        for path in daemon.rglob("*.py")
+        if path.parent.name not in folders and path.stem not in files | {"__init__", "__main__"}
+    ]
+    assert missing == []
