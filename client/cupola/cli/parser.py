@@ -24,6 +24,11 @@ exit status:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command line; its attribute `run` is what to do with them."""
+    return make_parser().parse_args(arguments)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The grammar, with every command."""
     parser = argparse.ArgumentParser(
         prog="cupola",
         description="Builds software in sandboxes, through the daemon of this machine.",
@@ -93,7 +98,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "Show how the daemon is doing, and your own builds.",
     )
     command.add_argument("--json", action="store_true", help="print a JSON object")
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _command(
