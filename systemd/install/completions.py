@@ -28,10 +28,12 @@ def script(command: str, shell: str) -> str:
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Every option and argument, of the commands below, too."""
+    """Every option and argument, of the commands below, too, which get short descriptions."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for command in set(action.choices.values()):
-                yield from _actions(command)
+            for command in action._choices_actions:
+                # A menu has room for the summary.
+                action.choices[command.dest].description = command.help
+                yield from _actions(action.choices[command.dest])
         else:
             yield action
