@@ -22,6 +22,7 @@ PAGES = sorted((ROOT / "docs/man").iterdir())
 # Written down before they are there.
 COMING_COMMANDS = {"doctor"}
 COMING_OPTIONS = {"--clean"}
+COMING_KEYS = {"daemon.journal_logs", "sandbox.units", "sandbox.cpu_weight", "sandbox.io_weight"}
 
 
 def text(name: str) -> str:
@@ -175,9 +176,9 @@ def test_every_key_of_the_configuration_with_its_default() -> None:
                 key, _, default = item.partition(" Pq ")
                 described[f"{section[1].lower()}.{key}"] = default
     actual = {name: value for name, value, _, _ in Config().describe()}
-    assert set(described) == set(actual)
+    assert set(described) - COMING_KEYS <= set(actual) <= set(described)
     for name, value in actual.items():
-        default = re.sub(r"^(Qq|Li) ", "", described[name])
+        default = re.sub("^(Qq|Li) ", "", described[name])
         if default == "one for each processor" or default.endswith(" of the memory"):
             continue
         if name == "sandbox.systems":
