@@ -36,7 +36,7 @@ OnLog: TypeAlias = Callable[[Log], Awaitable[None] | None]
 OnState: TypeAlias = Callable[[Queued | Started], None]
 OnRetry: TypeAlias = Callable[[HostError], None]
 
-_ATTEMPTS: Final = 20
+ATTEMPTS: Final = 20
 """How often something is asked for while daemons end before they answer."""
 _RETRY_SECONDS: Final = 0.1
 """Before the second attempt; before each further one the double, up to a limit."""
@@ -50,8 +50,8 @@ class Client:
     When the daemon is restarted, builds and imports are asked for again, of the next one.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, attempts: int = ATTEMPTS) -> None:
+        self._path, self._attempts = path, attempts
         self._idle: list[Connection] = []
 
     @asynccontextmanager
@@ -78,7 +78,7 @@ class Client:
     ) -> T:
         """What `work` returns; it is done again if the daemon ends before it has answered."""
         delay = _RETRY_SECONDS
-        for attempts_left in reversed(range(_ATTEMPTS)):
+        for attempts_left in reversed(range(self._attempts)):
             try:
                 async with self._connection() as connection:
                     return await work(connection)
@@ -192,12 +192,15 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(socket: str | os.PathLike[str] | None = None) -> AsyncIterator[Client]:
+async def connect(
+    socket: str | os.PathLike[str] | None = None, *, attempts: int = ATTEMPTS
+) -> AsyncIterator[Client]:
     """A client of the daemon at `socket`, by default CUPOLA_SOCKET or the system's.
 
-    `no_daemon` if it does not answer.
+    `no_daemon` if it does not answer.  `attempts`: how often it asks, while daemons end before
+    they have answered.
     """
-    client = Client(socket_path(socket))
+    client = Client(socket_path(socket), attempts)
     await client.limits()
     try:
         yield client

@@ -93,7 +93,8 @@ class Runtime:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(self.forget, layout.build_id)
-        assert ending is not None, "there was no verdict"
+        if ending is None:
+            raise infrastructure("it is not known how the build ended", retryable=True)
         if out_of_memory or ending.cause == "memory":
             raise _out_of_memory(job.group_limits)
         if ending.cause == "time":

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from installed import install
 from machine import Machine
+from made import make_package
 from uml import UmlMachine
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Debian package, made once."""
+    return make_package(tmp_path_factory.mktemp("package"))
 
 
 @pytest.fixture(scope="module")

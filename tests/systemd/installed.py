@@ -50,7 +50,10 @@ def _write_command(machine: Guest, name: str, script: str) -> None:
     machine.write(f"/usr/bin/{name}", f"#!/bin/sh\n{script}\n", mode=0o755)
 
 
+VERIFY = ("systemd-analyze", "verify", "--man=no", "--recursive-errors=no")
+
+
 def verify(*units: Path) -> subprocess.CompletedProcess[str]:
     """What `systemd-analyze verify` says."""
-    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *map(str, units)]
+    command = [*VERIFY, *map(str, units)]
     return subprocess.run(command, capture_output=True, text=True, check=False)

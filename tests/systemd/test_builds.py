@@ -165,6 +165,19 @@ def test_a_client_that_goes_takes_its_build_along(limited: Machine) -> None:
         assert eventually(lambda: unit not in units(limited))
 
 
+def test_a_reload_of_systemd_leaves_builds_alone(limited: Machine) -> None:
+    with building(limited, "while [ ! -e go ]; do sleep 0.05; done; : > out") as (unit, process):
+        limited.check("systemctl", "daemon-reload")
+        limited.check("systemctl", "daemon-reload")
+        assert unit in units(limited)
+        limited.check("sh", "-c", "touch /var/lib/cupola/bundles/*/scratch/0/go")
+        assert result_of(process)[0] == 0
+    with building(limited, "sleep 100") as (unit, process):
+        limited.check("systemctl", "daemon-reload")
+        limited.check("systemctl", "stop", unit)
+        assert result_of(process)[0] == 130
+
+
 def test_four_at_once(limited: Machine) -> None:
     processes = [begin(limited, f"sleep 0.5; echo {i} > out") for i in range(8)]
     results = [result_of(process) for process in processes]

@@ -45,6 +45,11 @@ With --json: {"healthy": true if there is no problem, "findings": [{"check",
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a command line; its attribute `run` does what they say, and returns the status."""
+    return make_parser().parse_args(arguments)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The grammar, with every command."""
     parser = argparse.ArgumentParser(
         prog="cupola",
         description="Builds software in sandboxes, through the daemon of this machine.",
@@ -124,7 +129,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     command.add_argument("--json", action="store_true", help="print one JSON object instead")
     command.set_defaults(run=_doctor)
-    return parser.parse_args(arguments)
+    return parser
 
 
 def _doctor(options: argparse.Namespace) -> int:

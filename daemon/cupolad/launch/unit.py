@@ -125,9 +125,9 @@ class UnitLauncher:
             "Slice": SLICE,
             "Type": "forking",
             "PIDFile": str(order.pid_file),
-            "ExecStartEx": [_step("start", directory, leaf, *order.create, by=enter)],
-            "ExecStartPostEx": [_step("started", directory)],
-            "ExecStopPostEx": [_step("ended", directory)],
+            "ExecStart": [_step("start", directory, leaf, *order.create, by=enter)],
+            "ExecStartPost": [_step("started", directory)],
+            "ExecStopPost": [_step("ended", directory)],
             "Environment": [f"{name}={value}" for name, value in order.environment.items()],
             "UnsetEnvironment": _NOT_FOR_RUNC,
             "TimeoutStartUSec": _START_SECONDS * 1_000_000,
@@ -259,5 +259,6 @@ def _signal_number(name: str) -> int:
 
 def _step(*words: str, by: Sequence[str] = ()) -> list[Any]:
     """The command of a step, for D-Bus, started `by` another; nothing in it is expanded."""
-    command = [*by, "/bin/sh", str(_STEPS), *words]
-    return [command[0], command, ["no-env-expand"]]
+    command = [word.replace("$", "$$") for word in (*by, "/bin/sh", str(_STEPS), *words)]
+    # The commands with flags (ExecStartEx) would be lost when systemd is reloaded.
+    return [command[0], command, False]
