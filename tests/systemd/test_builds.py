@@ -170,7 +170,7 @@ def test_a_reload_of_systemd_leaves_builds_alone(limited: Machine) -> None:
         limited.check("systemctl", "daemon-reload")
         limited.check("systemctl", "daemon-reload")
         assert unit in units(limited)
-        limited.check("sh", "-c", "touch /var/lib/cupola/bundles/*/scratch/0/go")
+        limited.check("sh", "-c", "cd /var/lib/cupola/bundles/*/scratch/0 && touch go")
         assert result_of(process)[0] == 0
     with building(limited, "sleep 100") as (unit, process):
         limited.check("systemctl", "daemon-reload")
