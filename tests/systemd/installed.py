@@ -35,10 +35,20 @@ def install(machine: Guest) -> None:
     machine.check("journalctl", "--update-catalog")
     machine.check("systemd-sysusers")
     machine.check("systemd-tmpfiles", "--create", "/etc/tmpfiles.d/cupola.conf")
+    _show_checkout(machine)
     machine.check("useradd", "--no-create-home", f"--uid={MEMBER}", "--groups=cupola", "member")
     machine.check("useradd", "--no-create-home", f"--uid={STRANGER}", "stranger")
     machine.check("systemctl", "daemon-reload")
     machine.check("systemctl", "start", "cupolad.socket")
+
+
+def _show_checkout(machine: Guest) -> None:
+    """Let the service see the checkout, which its sandbox may hide: it is not installed for good."""
+    lines = [f"BindReadOnlyPaths={PROJECT}"]
+    if PROJECT.parts[1] in ("home", "root"):
+        lines.append("ProtectHome=tmpfs")
+    text = "\n".join(["[Service]", *lines, ""])
+    machine.write("/etc/systemd/system/cupolad.service.d/checkout.conf", text)
 
 
 def _copy(machine: Guest, directory: str, *files: Path) -> None:
