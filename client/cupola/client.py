@@ -13,7 +13,7 @@ import trio
 from cupola import download, exporter, importer
 from cupola.connection import Connection, socket_path
 from cupola.directories import Directory
-from cupola.errors import HostError, infrastructure
+from cupola.errors import DaemonUnavailableError, HostError, infrastructure
 from cupola.messages import (
     Absent,
     Build,
@@ -77,14 +77,18 @@ class Client:
         self, work: Callable[[Connection], Awaitable[T]], on_retry: OnRetry | None = None
     ) -> T:
         """What `work` returns; it is done again if the daemon ends before it has answered."""
-        delay = _RETRY_SECONDS
+        delay, gone = _RETRY_SECONDS, None
         for attempts_left in reversed(range(self._attempts)):
             try:
                 async with self._connection() as connection:
                     return await work(connection)
+            except DaemonUnavailableError as error:
+                # That the last one ended tells more than that there is no next one.
+                raise gone or error from None
             except HostError as error:
                 if not error.details.get("disconnected") or not attempts_left:
                     raise
+                gone = error
                 if on_retry is not None:
                     on_retry(error)
             await trio.sleep(delay)

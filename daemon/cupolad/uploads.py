@@ -92,8 +92,6 @@ class Upload:
 
     def close(self) -> None:
         """Drop what was not committed."""
-        if self._writer is not None:
-            self._writer.abandon()
         self._batch.close()
 
 

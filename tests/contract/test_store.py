@@ -513,3 +513,21 @@ def test_what_a_killed_writer_left_is_dropped_by_its_token(state: Path, store: S
     killed._filling.arrivals._here.clear()
     killed.close()
     other.close()
+
+
+def test_a_write_that_fails_keeps_no_descriptor(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    def fail() -> None:
+        with pytest.raises(OSError, match="full"), store.batch() as filling:
+            filling.writer().write(b"x")
+
+    monkeypatch.setattr(files, "write_all", full)
+    fail()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        fail()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -121,3 +121,17 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff")
     with pytest.raises(UsageError, match="is not UTF-8"):
         requestfile.load(str(tmp_path / "binary"))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        '{"command_args": ["\\udcff"], "outputs": ["o"]}',
+        '{"command_args": ["a"], "outputs": ["o"], "additional_files": {"a": "\\ud800"}}',
+        '{"command_args": ["a"], "outputs": ["o"], "environment_vars": {"a": "\\ud800"}}',
+        '{"command_args": ["a"], "outputs": ["o"], "refscan_needles": ["\\ud800"]}',
+    ],
+)
+def test_half_a_character_is_refused(request_: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="surrogates not allowed"):
+        requestfile.parse(request_, tmp_path)

@@ -73,14 +73,19 @@ def parse(text: str, base: Path) -> RequestFile:
         working_dir=_text(fields, "working_dir", "build"),
         scratch_paths=tuple(sorted(_texts(fields, "scratch_paths", ("build",)))),
         environment_vars={
-            key: text_to_bytes(_a_text(f"environment_vars.{key}", value))
+            key: _contents(
+                f"environment_vars.{key}", _a_text(f"environment_vars.{key}", value), base
+            )
             for key, value in _table(fields, "environment_vars").items()
         },
         additional_files={
             key: _contents(f"additional_files.{key}", value, base)
             for key, value in _table(fields, "additional_files").items()
         },
-        refscan_needles=tuple(map(text_to_bytes, _texts(fields, "refscan_needles"))),
+        refscan_needles=tuple(
+            _contents(f"refscan_needles[{i}]", needle, base)
+            for i, needle in enumerate(_texts(fields, "refscan_needles", item=_a_text))
+        ),
     )
     return RequestFile(request, paths)
 
@@ -126,21 +131,30 @@ def _table(fields: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _a_text(where: str, value: Any) -> str:
     if not isinstance(value, str):
         raise UsageError(f"{where} must be text")
-    _checked(where, lambda: text_to_bytes(value))
     return value
 
 
+def _a_sent_text(where: str, value: Any) -> str:
+    """A text that is sent as one, and so cannot stand for bytes that are none."""
+    _checked(where, lambda: _a_text(where, value).encode())
+    return str(value)
+
+
 def _text(fields: Mapping[str, Any], key: str, default: str, prefix: str = "") -> str:
-    return _a_text(prefix + key, fields.get(key, default))
+    return _a_sent_text(prefix + key, fields.get(key, default))
 
 
 def _texts(
-    fields: Mapping[str, Any], key: str, default: tuple[str, ...] = (), prefix: str = ""
+    fields: Mapping[str, Any],
+    key: str,
+    default: tuple[str, ...] = (),
+    prefix: str = "",
+    item: Callable[[str, Any], str] = _a_sent_text,
 ) -> tuple[str, ...]:
     value = fields.get(key, list(default))
     if not isinstance(value, list):
         raise UsageError(f"{prefix}{key} must be a list")
-    return tuple(_a_text(f"{prefix}{key}[{i}]", item) for i, item in enumerate(value))
+    return tuple(item(f"{prefix}{key}[{i}]", text) for i, text in enumerate(value))
 
 
 def _flag(fields: Mapping[str, Any], key: str) -> bool:
@@ -158,7 +172,7 @@ def _path(where: str, value: Any, base: Path) -> Path:
 
 def _contents(where: str, value: Any, base: Path) -> bytes:
     if isinstance(value, str):
-        return text_to_bytes(value)
+        return _checked(where, lambda: text_to_bytes(value))
     path = _path(where, value, base)
     try:
         return path.read_bytes()

@@ -62,6 +62,7 @@ class Batch:
         self._filling = CommitGroup(blobs.new_arrivals(token))
         self._committing: CommitGroup | None = None
         self._committer: ThreadPoolExecutor | None = None
+        self._writer: BlobWriter | None = None
         self._commit: Future[None] | None = None
         self.added_blobs = 0
         self.added_directories = 0
@@ -75,6 +76,8 @@ class Batch:
 
     def close(self) -> None:
         """Drop what was not committed."""
+        if self._writer is not None:
+            self._writer.abandon()
         if self._committer is not None:
             self._committer.shutdown()
         self._filling.close()
@@ -124,8 +127,9 @@ class Batch:
         return digest
 
     def writer(self) -> BlobWriter:
-        """Start a blob that comes in pieces. Finish or abandon it before anything else is added."""
-        return BlobWriter(self._arrived, self._filling.arrivals)
+        """Start a blob that comes in pieces. Finish it before anything else is added."""
+        self._writer = BlobWriter(self._arrived, self._filling.arrivals)
+        return self._writer
 
     def _arrived(self, digest: Digest, number: int, size: int) -> None:
         self._filling.add_blob(digest, number, size)
@@ -213,7 +217,7 @@ class BlobWriter:
 
     def finish(self, expected: Digest | None = None) -> Digest:
         """End the blob; ValueError, and no blob, if its digest is not the `expected` one."""
-        os.close(self._descriptor)
+        self.abandon()
         digest = Digest(self._hasher.digest())
         if expected is not None and digest != expected:
             self._arrivals.drop(self._number)
@@ -222,8 +226,10 @@ class BlobWriter:
         return digest
 
     def abandon(self) -> None:
-        """Give up in the middle."""
-        os.close(self._descriptor)
+        """Write no more."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def check_sizes(

@@ -171,13 +171,11 @@ class Worker:
 
     async def close(self) -> None:
         """Dismiss the helper and wait for its end; kill it if it does not come."""
-        self.dismiss()
-        with trio.CancelScope(shield=True):
-            with trio.move_on_after(_EXIT_SECONDS):
+        for last_word in (self.dismiss, self.kill):
+            last_word()
+            with trio.move_on_after(_EXIT_SECONDS, shield=True):
                 await self.ended()
-            if self.is_alive():
-                self.kill()
-                await self.ended()
+                break
         os.close(self._pidfd)
 
     def is_alive(self) -> bool:
