@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from cupola import framing
+from cupolad import keychecks
 from cupolad.host.uids import UidPool
-from cupolad.paths import HostPath
 
 DEFAULT_PATH: Final = Path("/etc/cupola/cupolad.toml")
 
@@ -33,90 +33,19 @@ class ConfigError(Exception):
     """The configuration cannot be used; the message names file and key."""
 
 
-# --- checks of single values ---------------------------------------------------------------------
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 1 <= value < 2**63:
-        raise ValueError("must be a whole number above 0")
-    return value
-
-
-def _count_or_zero(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError("must be a whole number, 0 or above")
-    return value
-
-
-def _frame_bytes(value: Any) -> int:
-    if type(value) is not int or not framing.MIN_FRAME <= value < 2**32:
-        raise ValueError(f"must be a whole number, {framing.MIN_FRAME} to 4294967295")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value <= 10 * 365 * 86400:
-        raise ValueError("must be a number of seconds, 0 or above")
-    return float(value)
-
-
-def _processors(value: Any) -> float:
-    if type(value) not in (int, float) or not (value == 0 or 0.01 <= value <= 4096):
-        raise ValueError("must be a number of processors, 0.01 or above, or 0 for no limit")
-    return float(value)
-
-
-def _absolute(value: Any) -> str:
-    if type(value) is not str:
-        raise ValueError("must be text")
-    return HostPath(value)
-
-
-def _program(value: Any) -> str:
-    """An absolute path, or a bare name to look up in the usual directories."""
-    if type(value) is not str or not value or ("/" in value and not value.startswith("/")):
-        raise ValueError("must be an absolute path or a bare name")
-    return value
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if type(value) is not list or not all(type(item) is str and item for item in value):
-        raise ValueError("must be a list of texts")
-    return tuple(value)
-
-
-def _host_paths(value: Any) -> tuple[str, ...]:
-    return tuple(HostPath(path) for path in _texts(value))
-
-
-def _no_names_yet(value: Any) -> tuple[str, ...]:
-    if value != []:
-        raise ValueError("must be empty: this version runs no builds with network access")
-    return ()
-
-
-def _mode(value: Any) -> str:
-    if value != "fuse":
-        raise ValueError('must be "fuse"')
-    return str(value)
-
-
-def _units(value: Any) -> str:
-    if value not in ("auto", "never"):
-        raise ValueError('must be "auto" or "never"')
-    return str(value)
-
-
-def _journal_logs(value: Any) -> str:
-    if value not in ("all", "failures", "none"):
-        raise ValueError('must be "all", "failures" or "none"')
-    return str(value)
-
-
-def _weight(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= 10_000:
-        raise ValueError("must be a whole number, 1 to 10000, or 0 to leave it to the system")
-    return value
+NEED_RESTART: Final = (
+    "sandbox.shell",
+    "sandbox.runtime",
+    "sandbox.uid_base",
+    "sandbox.uid_count",
+    "sandbox.units",
+    "limits.blob_bytes",
+    "limits.directory_bytes",
+    "limits.directory_entries",
+    "limits.directory_depth",
+    "policy.available_ro_paths",
+)
+"""Keys that a running daemon cannot change."""
 
 
 def _key(default: Any, check: Callable[[Any], Any], text: str) -> Any:
@@ -132,10 +61,16 @@ def _key(default: Any, check: Callable[[Any], Any], text: str) -> Any:
 class DaemonSection:
     """[daemon]: the daemon's own life."""
 
-    idle_exit: float = _key(0.0, _seconds, "end after so many seconds without work; 0 = never")
-    drain: float = _key(60.0, _seconds, "seconds that running builds get when the daemon stops")
+    idle_exit: float = _key(
+        0.0, keychecks.seconds, "end after so many seconds without work; 0 = never"
+    )
+    drain: float = _key(
+        60.0, keychecks.seconds, "seconds that running builds get when the daemon stops"
+    )
     journal_logs: str = _key(
-        "all", _journal_logs, 'builds whose logs go to the journal: "all", "failures" or "none"'
+        "all",
+        keychecks.journal_logs,
+        'builds whose logs go to the journal: "all", "failures" or "none"',
     )
 
 
@@ -143,61 +78,81 @@ class DaemonSection:
 class SchedulerSection:
     """[scheduler]: how many builds at once."""
 
-    max_builds: int = _key(lambda: os.cpu_count() or 1, _count, "builds that run at once")
+    max_builds: int = _key(lambda: os.cpu_count() or 1, keychecks.count, "builds that run at once")
 
 
 @dataclass(frozen=True)
 class SandboxSection:
     """[sandbox]: what every build runs in."""
 
-    shell: str = _key("/bin/busybox", _absolute, "static shell for /bin/sh, a host path")
-    runtime: str = _key("runc", _program, "the OCI runtime")
-    uid_base: int = _key(0x34000000, _count, "first user and group id for builds")
-    uid_count: int = _key(128 * 65536, _count, "ids for builds; each running one has 65,536")
+    shell: str = _key("/bin/busybox", keychecks.absolute, "static shell for /bin/sh, a host path")
+    runtime: str = _key("runc", keychecks.program, "the OCI runtime")
+    uid_base: int = _key(0x34000000, keychecks.count, "first user and group id for builds")
+    uid_count: int = _key(
+        128 * 65536, keychecks.count, "ids for builds; each running one has 65,536"
+    )
     systems: tuple[str, ...] = _key(
         lambda: tuple(_SYSTEMS.get(platform.machine(), [f"{platform.machine()}-linux"])),
-        _texts,
+        keychecks.texts,
         "values of constraints.system that builds may have",
     )
-    tmp_bytes: int = _key(_MEMORY // 4, _count, "size of /tmp; counts as memory of the build")
-    shm_bytes: int = _key(_MEMORY // 4, _count, "size of /dev/shm; counts as memory of the build")
-    units: str = _key("auto", _units, '"auto": a systemd unit for each build, "never": none')
-    cpu_weight: int = _key(0, _weight, "share of processor time per build, of 100 for others")
-    io_weight: int = _key(0, _weight, "share of disk time per build, of 100 for others")
+    tmp_bytes: int = _key(
+        _MEMORY // 4, keychecks.count, "size of /tmp; counts as memory of the build"
+    )
+    shm_bytes: int = _key(
+        _MEMORY // 4, keychecks.count, "size of /dev/shm; counts as memory of the build"
+    )
+    units: str = _key(
+        "auto", keychecks.units, '"auto": a systemd unit for each build, "never": none'
+    )
+    cpu_weight: int = _key(
+        0, keychecks.weight, "share of processor time per build, of 100 for others"
+    )
+    io_weight: int = _key(0, keychecks.weight, "share of disk time per build, of 100 for others")
 
 
 @dataclass(frozen=True)
 class LimitsSection:
-    """[limits]: the most that a frame, a request, a build or a user may have; 0 = no limit."""
+    """[limits]: the most that a frame, a request, a build or a user may have."""
 
-    memory: int = _key(_MEMORY * 3 // 4, _count_or_zero, "bytes of memory per build, without swap")
-    processes: int = _key(4096, _count_or_zero, "processes and threads per build")
-    cpus: float = _key(0.0, _processors, "processors per build")
-    wall_seconds: float = _key(0.0, _seconds, "seconds that a build may run")
-    silence_seconds: float = _key(0.0, _seconds, "seconds that a build may write no log")
-    ingest_seconds: float = _key(3600.0, _seconds, "seconds that storing the outputs may take")
-    log_bytes: int = _key(64 * 1024 * 1024, _count, "bytes of log per build")
-    frame_bytes: int = _key(framing.MAX_FRAME, _frame_bytes, "bytes of one frame from a client")
-    frame_seconds: float = _key(30.0, _seconds, "seconds for one frame to come in whole")
-    connections: int = _key(64, _count, "open connections per user")
-    queued_builds: int = _key(64, _count, "waiting and running builds per user")
-    inputs: int = _key(20_000, _count, "inputs of a request")
-    command_args: int = _key(4_096, _count, "command_args of a request")
-    environment_vars: int = _key(4_096, _count, "environment_vars of a request")
-    argument_bytes: int = _key(131_071, _count, "bytes of one argument or variable")
-    arguments_bytes: int = _key(1024 * 1024, _count, "bytes of all arguments and variables")
-    outputs: int = _key(256, _count, "outputs of a request")
-    scratch_paths: int = _key(32, _count, "scratch_paths of a request")
-    additional_files: int = _key(1_024, _count, "additional_files of a request")
-    additional_files_bytes: int = _key(16 * 1024 * 1024, _count, "bytes of all additional_files")
-    refscan_needles: int = _key(20_000, _count, "refscan_needles of a request")
-    needle_bytes: int = _key(255, _count, "bytes of one needle")
-    needles_bytes: int = _key(1024 * 1024, _count, "bytes of all needles of a request")
-    available_ro_paths: int = _key(16, _count, "available_ro_paths of a request")
-    blob_bytes: int = _key(64 * 1024**3, _count, "bytes of one blob")
-    directory_bytes: int = _key(7 * 1024 * 1024, _count, "bytes of one encoded directory")
-    directory_entries: int = _key(65_536, _count, "entries of one directory")
-    directory_depth: int = _key(256, _count, "directories below each other")
+    memory: int = _key(
+        _MEMORY * 3 // 4, keychecks.count_or_zero, "bytes of memory per build, without swap"
+    )
+    processes: int = _key(4096, keychecks.count_or_zero, "processes and threads per build")
+    cpus: float = _key(0.0, keychecks.processors, "processors per build")
+    wall_seconds: float = _key(0.0, keychecks.seconds, "seconds that a build may run")
+    silence_seconds: float = _key(0.0, keychecks.seconds, "seconds that a build may write no log")
+    ingest_seconds: float = _key(
+        3600.0, keychecks.seconds, "seconds that storing the outputs may take"
+    )
+    log_bytes: int = _key(64 * 1024 * 1024, keychecks.count, "bytes of log per build")
+    frame_bytes: int = _key(
+        framing.MAX_FRAME, keychecks.frame_bytes, "bytes of one frame from a client"
+    )
+    frame_seconds: float = _key(30.0, keychecks.seconds, "seconds for one frame to come in whole")
+    connections: int = _key(64, keychecks.count, "open connections per user")
+    queued_builds: int = _key(64, keychecks.count, "waiting and running builds per user")
+    inputs: int = _key(20_000, keychecks.count, "inputs of a request")
+    command_args: int = _key(4_096, keychecks.count, "command_args of a request")
+    environment_vars: int = _key(4_096, keychecks.count, "environment_vars of a request")
+    argument_bytes: int = _key(131_071, keychecks.count, "bytes of one argument or variable")
+    arguments_bytes: int = _key(
+        1024 * 1024, keychecks.count, "bytes of all arguments and variables"
+    )
+    outputs: int = _key(256, keychecks.count, "outputs of a request")
+    scratch_paths: int = _key(32, keychecks.count, "scratch_paths of a request")
+    additional_files: int = _key(1_024, keychecks.count, "additional_files of a request")
+    additional_files_bytes: int = _key(
+        16 * 1024 * 1024, keychecks.count, "bytes of all additional_files"
+    )
+    refscan_needles: int = _key(20_000, keychecks.count, "refscan_needles of a request")
+    needle_bytes: int = _key(255, keychecks.count, "bytes of one needle")
+    needles_bytes: int = _key(1024 * 1024, keychecks.count, "bytes of all needles of a request")
+    available_ro_paths: int = _key(16, keychecks.count, "available_ro_paths of a request")
+    blob_bytes: int = _key(64 * 1024**3, keychecks.count, "bytes of one blob")
+    directory_bytes: int = _key(7 * 1024 * 1024, keychecks.count, "bytes of one encoded directory")
+    directory_entries: int = _key(65_536, keychecks.count, "entries of one directory")
+    directory_depth: int = _key(256, keychecks.count, "directories below each other")
 
     def named(self) -> dict[str, int]:
         """All limits as whole numbers (seconds rounded up), for clients to read."""
@@ -208,15 +163,19 @@ class LimitsSection:
 class PolicySection:
     """[policy]: what is granted, and to whom. Nothing by default."""
 
-    network_access: tuple[str, ...] = _key((), _no_names_yet, "users and @groups with network")
-    available_ro_paths: tuple[str, ...] = _key((), _host_paths, "host paths that builds may read")
+    network_access: tuple[str, ...] = _key(
+        (), keychecks.no_names_yet, "users and @groups with network"
+    )
+    available_ro_paths: tuple[str, ...] = _key(
+        (), keychecks.host_paths, "host paths that builds may read"
+    )
 
 
 @dataclass(frozen=True)
 class InputsSection:
     """[inputs]: how builds see their inputs."""
 
-    mode: str = _key("fuse", _mode, 'how inputs are served: "fuse"')
+    mode: str = _key("fuse", keychecks.mode, 'how inputs are served: "fuse"')
 
 
 _SECTIONS: Final[Mapping[str, type[Any]]] = {
@@ -249,6 +208,18 @@ class Config:
                 name = f"{section}.{key.name}"
                 origin = str(self.origins.get(name, "default"))
                 yield name, getattr(values, key.name), origin, key.metadata["text"]
+
+    def reloaded(self, new: Config) -> tuple[Config, list[str]]:
+        """What is in force after a reload of `new`, and the keys that change at a restart only."""
+        changed = []
+        for name in NEED_RESTART:
+            section, key = name.split(".")
+            old = getattr(getattr(self, section), key)
+            if getattr(getattr(new, section), key) != old:
+                changed.append(name)
+                values = dataclasses.replace(getattr(new, section), **{key: old})
+                new = dataclasses.replace(new, **{section: values})
+        return new, changed
 
 
 def load(path: Path | None) -> Config:

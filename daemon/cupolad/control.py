@@ -106,9 +106,11 @@ class Control:
                 " are enough for; restart it instead"
             )
             return
-        service.config = config
+        service.config, kept = service.config.reloaded(config)
         service.scheduler.configure(config.scheduler.max_builds, config.limits.queued_builds)
         events.RELOADED.tell()
+        if kept:
+            events.KEPT.tell(keys=", ".join(kept))
 
     def _stop(self, reason: str) -> None:
         if not self._stopping.is_set():

@@ -62,6 +62,9 @@ HURRIED: Final = Event(
 )
 STOPPED: Final = Event("b209cd719297478ea482e74150cab132", INFO, "stopped")
 RELOADED: Final = Event("9e90cb73125c4862b2a7490e503f5c81", INFO, "configuration reloaded")
+KEPT: Final = Event(
+    "c6f9b1a90d4e4a7f8b0d5fb7f1c9e2aa", WARNING, "changed by the next start only: {keys}"
+)
 RELOAD_REFUSED: Final = Event(
     "000a51763c9e4866ab07a9af6373617b", ERROR, "reload refused, nothing was changed: {reason}"
 )

@@ -7,7 +7,7 @@ import json
 import pytest
 from installed import MEMBER, STRANGER
 from machine import Machine
-from members import REQUEST, build, show
+from members import REQUEST, build, building, result_of, show, units
 
 from waiting import eventually
 
@@ -56,16 +56,13 @@ def test_the_status_line_tells_what_goes_on(machine: Machine) -> None:
 
 def test_a_reload_leaves_running_builds_alone(machine: Machine) -> None:
     config = "/etc/cupola/cupolad.toml"
-    request = REQUEST.format(script="sleep 2; : > out")
-    with machine.popen(["cupola", "build", "-"], user=MEMBER, stdin=-1, stdout=-3) as running:
-        assert running.stdin is not None
-        running.stdin.write(request)
-        running.stdin.close()
-        assert eventually(lambda: "started" in machine.check("journalctl", "-u", "cupolad"))
+    with building(machine, "while [ ! -e go ]; do sleep 0.05; done; : > out") as (unit, running):
         machine.write(config, "[limits]\noutputs = 1\n")
         try:
             machine.check("systemctl", "reload", "cupolad")
-            assert running.wait(60) == 0
+            assert unit in units(machine)
+            machine.check("sh", "-c", "cd /var/lib/cupola/bundles/*/scratch/0 && touch go")
+            assert result_of(running)[0] == 0
             limits = json.loads(machine.check("cupola", "status", "--json"))["limits"]
             assert limits["outputs"] == 1
         finally:

@@ -125,3 +125,22 @@ def test_the_documentation_has_every_key() -> None:
         for key, meaning in re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", rows, re.MULTILINE)
     }
     assert documented == {name: meaning for name, _, _, meaning in Config().describe()}
+
+
+def test_what_needs_a_restart_stays_as_it_is_at_a_reload(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[sandbox]\nshell = "/bin/other"\n[limits]\noutputs = 3\nblob_bytes = 9\n')
+    old = config.Config()
+    new, changed = old.reloaded(config.load(file))
+    assert changed == ["sandbox.shell", "limits.blob_bytes"]
+    assert (new.sandbox.shell, new.limits.blob_bytes) == ("/bin/busybox", old.limits.blob_bytes)
+    assert new.limits.outputs == 3
+    assert old.reloaded(config.Config()) == (config.Config(), [])
+
+
+def test_the_documentation_says_what_needs_a_restart() -> None:
+    text = (Path(__file__).parents[2] / "docs/configuration.md").read_text()
+    sentence = text.partition("stays in force.")[2].partition("need a restart")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == {
+        name.partition(".")[2] for name in config.NEED_RESTART
+    }

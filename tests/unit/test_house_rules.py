@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("client/**/*.py"), *ROOT.glob("daemon/**/*.py")])
 TRACKED = subprocess.run(
-    ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=False
+    ["git", "-c", "safe.directory=*", "-C", str(ROOT), "ls-files"],
+    capture_output=True,
+    text=True,
+    check=True,
 ).stdout.splitlines()
 
 MAX_LINES = 340
