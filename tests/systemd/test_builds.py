@@ -25,6 +25,7 @@ cpus = 0.5
 wall_seconds = 60
 [sandbox]
 cpu_weight = 50
+io_weight = 200
 """
 
 
@@ -57,6 +58,7 @@ def test_what_the_unit_says(limited: Machine) -> None:
             "TasksMax",
             "CPUQuotaPerSecUSec",
             "CPUWeight",
+            "IOWeight",
             "RuntimeMaxUSec",
             "Delegate",
         ) == {
@@ -67,6 +69,7 @@ def test_what_the_unit_says(limited: Machine) -> None:
             "TasksMax": str(40 + 64),
             "CPUQuotaPerSecUSec": "500ms",
             "CPUWeight": "50",
+            "IOWeight": "200",
             "RuntimeMaxUSec": "1min",
             "Delegate": "yes",
         }
