@@ -53,8 +53,7 @@ class BuildJournal:
         for stream, rest in self._unfinished.items():
             if rest:
                 self._send(stream, rest)
-        if self._left_out:
-            self._tell(events.LINES_LEFT_OUT, count=self._left_out)
+        self._tell_of_left_out()
 
     def _send(self, stream: Stream, line: bytes) -> None:
         now = self._clock()
@@ -64,14 +63,16 @@ class BuildJournal:
             self._left_out += 1
             return
         self._room -= 1
-        if self._left_out and self._tell(events.LINES_LEFT_OUT, count=self._left_out):
-            self._left_out = 0
+        self._tell_of_left_out()
         text = notation.printable(line.replace(b"\t", b"    "))
-        if not self._tell(events.LINE, line=text, stream=stream):
+        if not self._tell(events.LINE, events.LINE.text.format(line=text), stream=stream):
             self._left_out += 1
             self._pause_until = self._clock() + _PAUSE
 
-    def _tell(self, event: events.Event, **fields: Any) -> bool:
-        line = fields.pop("line", None)
-        message = event.text.format(line=line, **fields)
+    def _tell_of_left_out(self) -> None:
+        event, count = events.LINES_LEFT_OUT, self._left_out
+        if count and self._tell(event, event.text.format(count=count), count=count):
+            self._left_out = 0
+
+    def _tell(self, event: events.Event, message: str, **fields: Any) -> bool:
         return self._journal.take(message, event.level, event, {**self._about, **fields})

@@ -70,11 +70,6 @@ class Layout:
         return self.rootfs.parent
 
     @property
-    def config(self) -> Path:
-        """The runtime spec."""
-        return self.bundle / "config.json"
-
-    @property
     def runc_log(self) -> Path:
         """What runc reports, as JSON lines."""
         return self.bundle / "runc.log"

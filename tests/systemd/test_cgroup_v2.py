@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from guest import PLACE
-from installed import MEMBER
-from members import REQUEST, build, show
+from members import begin, build, result_of, show
 from remains import build_groups, remains
 from uml import UmlMachine
 
@@ -61,19 +59,14 @@ def nothing_left(uml: UmlMachine) -> Iterator[None]:
 @contextmanager
 def building(uml: UmlMachine, script: str) -> Iterator[subprocess.Popen[str]]:
     """A build, with an input, that runs meanwhile; it prints its result as JSON."""
-    command = ["cupola", "build", "-", "--json"]
-    with uml.popen(command, user=MEMBER, stdin=-1, stdout=-1, stderr=-3) as process:
-        assert process.stdin is not None
-        process.stdin.write(REQUEST.format(script=script) + INPUT)
-        process.stdin.close()
+    with begin(uml, script, more=INPUT) as process:
         assert eventually(lambda: processes(uml))
         yield process
 
 
 def error_of(process: subprocess.Popen[str]) -> tuple[str, int | None]:
     """Code and limit of the error that a build ends with."""
-    assert process.stdout is not None
-    error = json.loads(process.stdout.read())["error"]
+    error = result_of(process)[1]["error"]
     return error["code"], error.get("limit")
 
 

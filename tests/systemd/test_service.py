@@ -7,7 +7,7 @@ import json
 import pytest
 from installed import MEMBER, STRANGER
 from machine import Machine
-from members import REQUEST, build, building, result_of, show, units
+from members import begin, build, building, result_of, show, units
 
 from waiting import eventually
 
@@ -36,21 +36,13 @@ def test_the_status_line_tells_what_goes_on(machine: Machine) -> None:
 
     build(machine, ": > out")
     assert eventually(lambda: status().startswith("0 building, 0 queued, store "))
-    request = REQUEST.format(script="sleep 1000")
-    builds = [
-        machine.popen(["cupola", "build", "-"], user=MEMBER, stdin=-1, stdout=-3, stderr=-3)
-        for _ in range(4)
-    ]
-    for process in builds:
-        assert process.stdin is not None
-        process.stdin.write(request)
-        process.stdin.close()
+    builds = [begin(machine, "sleep 1000") for _ in range(4)]
     try:
         assert eventually(lambda: " queued for 1 user, store " in status())
     finally:
         machine.check("pkill", f"--uid={MEMBER}", "--full", "build -")
         for process in builds:
-            process.wait(20)
+            process.communicate(timeout=20)
     assert eventually(lambda: status().startswith("0 building, 0 queued, store "))
 
 

@@ -73,16 +73,14 @@ class ChildContainer:
         """Wait until its first process has ended; how it did."""
         while self._ending is None:
             await trio.lowlevel.wait_readable(self._pidfd)
-            self._collect()
+            self._ending = self._ending or self._collect()
         return self._ending
 
-    def _collect(self) -> None:
-        if self._ending is None:
-            status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
-            assert status is not None
-            number = status.si_status
-            exited = status.si_code == os.CLD_EXITED
-            self._ending = Ending(number, None) if exited else Ending(None, number)
+    def _collect(self) -> Ending:
+        status = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        assert status is not None
+        exited = status.si_code == os.CLD_EXITED
+        return Ending(status.si_status, None) if exited else Ending(None, status.si_status)
 
     async def interrupted(self) -> None:
         """Nobody but the daemon knows of it."""

@@ -30,14 +30,14 @@ from typing import Any, Final
 import trio
 
 from cupola.errors import infrastructure
-from cupolad.host.cgroups import Cgroup, Hierarchies
+from cupolad.host.cgroups import LEAF, Cgroup, Hierarchies
 from cupolad.launch.containers import Ending, NotStartedError, Order
 from cupolad.launch.ending import end, repeat, start
 from cupolad.launch.streams import Output, Pipe
 from cupolad.launch.systemd import Systemd, unit_of
 
-SLICE: Final = "cupola-builds.slice"
-_SLICE_PATH: Final = "cupola.slice/cupola-builds.slice"
+_SLICE: Final = "cupola-builds.slice"
+_SLICE_PATH: Final = f"cupola.slice/{_SLICE}"
 
 _START_SECONDS: Final = 60
 _END_SECONDS: Final = 10
@@ -101,7 +101,7 @@ class UnitLauncher:
         cgroup = order.cgroup
 
         def is_empty() -> bool:
-            return not cgroup.processes("container")
+            return not cgroup.processes(LEAF)
 
         await repeat(is_empty, cgroup.kill_container, _END_SECONDS, order.abort)
         if events.expected:
@@ -122,7 +122,7 @@ class UnitLauncher:
         properties: dict[str, Any] = {
             "Description": order.title,
             "Documentation": ["man:cupola(1)"],
-            "Slice": SLICE,
+            "Slice": _SLICE,
             "Type": "forking",
             "PIDFile": str(order.pid_file),
             "ExecStart": [_step("start", directory, leaf, *order.create, by=enter)],
